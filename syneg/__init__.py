@@ -1,0 +1,46 @@
+"""syneg: hard negatives written by a local LLM, mixed with mined ones, to train dense retrievers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from syneg.errors import InputError
+    from syneg.sources import Source, load_source
+    from syneg.training.arguments import ContrastiveArguments
+    from syneg.training.collator import SyNegCollator
+    from syneg.training.mixing import Mixture
+    from syneg.training.trainer import ContrastiveTrainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "ContrastiveArguments",
+    "ContrastiveTrainer",
+    "InputError",
+    "Mixture",
+    "Source",
+    "SyNegCollator",
+    "load_source",
+]
+
+# Imported when first used: torch and datasets cost seconds, and `syneg --help` needs neither.
+_MODULES = {
+    "ContrastiveArguments": "syneg.training.arguments",
+    "ContrastiveTrainer": "syneg.training.trainer",
+    "InputError": "syneg.errors",
+    "Mixture": "syneg.training.mixing",
+    "Source": "syneg.sources",
+    "SyNegCollator": "syneg.training.collator",
+    "load_source": "syneg.sources",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module 'syneg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,165 @@
+"""Configuration: dataclasses, filled from ``--config FILE.yaml`` and ``--key value`` over it.
+
+One mechanism for every subcommand, recipe and data-set YAML. It is transformers' `HfArgumentParser`
+with three things added: the values of a YAML file go through the same checks as those of the
+command line, unknown keys name the nearest known one, and an error is an `InputError`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers.hf_argparser import HfArgumentParser
+
+from syneg.errors import InputError, nearest
+
+
+class ConfigParser(HfArgumentParser):
+    """Parses dataclasses from a YAML file and a command line; the command line wins.
+
+    Args:
+        dataclass_types: The dataclasses to fill. Their keys share one flat namespace.
+        **kwargs: Passed to `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(dataclass_types, **kwargs)
+        self.add_argument("--config", metavar="FILE", help="a YAML file with any of these keys")
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+    def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+        """Returns the dataclasses, filled.
+
+        Args:
+            argv: The command line without the program's name; `sys.argv` where it is None.
+
+        Raises:
+            InputError: For an unknown key, a value of the wrong type, a missing required key, or a
+                file that is missing or is not a mapping.
+        """
+        argv = list(sys.argv[1:] if argv is None else argv)
+        path = _config_path(argv)
+        nulls: list[str] = []
+        if path is not None:
+            tokens, nulls = self._tokens(read_yaml(path), path)
+            argv = tokens + argv
+        for action in self._actions:
+            # A key that the file sets to null counts as given.
+            if action.dest in nulls:
+                action.required, action.default = False, None
+        namespace, rest = self.parse_known_args(argv)
+        unknown_keys = [word for word in rest if word.startswith("--")]
+        if unknown_keys:
+            key = unknown_keys[0].split("=")[0]
+            raise InputError(
+                f"unknown key {key!r} on the command line."
+                f"{nearest(key, self._option_string_actions)} --help lists all."
+            )
+        if rest:
+            raise InputError(f"{rest[0]!r} belongs to no key; write --key value. --help lists all.")
+        return self._fill(vars(namespace))
+
+    def _fill(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        filled = []
+        for dataclass_type in self.dataclass_types:
+            names = {field.name for field in dataclass_type.__dataclass_fields__.values() if field.init}
+            filled.append(dataclass_type(**{k: v for k, v in values.items() if k in names}))
+        return tuple(filled)
+
+    def _tokens(self, config: Mapping[str, Any], path: str) -> tuple[list[str], list[str]]:
+        """Turns a YAML mapping into command-line words, so that one parser checks both."""
+        tokens: list[str] = []
+        nulls: list[str] = []
+        for key, value in config.items():
+            flag = f"--{key}"
+            action = self._option_string_actions.get(flag)
+            if action is None or key in ("config", "help"):
+                known = [word[2:] for word in self._option_string_actions if word.startswith("--")]
+                raise InputError(f"{path}: unknown key {key!r}.{nearest(str(key), known)}")
+            if value is None:
+                nulls.append(action.dest)
+            elif isinstance(value, list) and action.nargs == "+":
+                tokens += [flag, *(_word(item) for item in value)] if value else []
+            else:
+                tokens.append(f"{flag}={_word(value)}")
+        return tokens, nulls
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        InputError: Where the file is missing, is not YAML or is not a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such configuration file.")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise InputError(f"{path}{line}: not valid YAML: {problem}.") from None
+    if config is None:
+        return {}
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected 'key: value' lines, found a {type(config).__name__}.")
+    return config
+
+
+def parse_mapping(value: Mapping[str, Any] | str | None, key: str) -> dict[str, Any]:
+    """Returns a mapping given as such, as JSON, or as ``a=1,b=2``.
+
+    Args:
+        value: What the dataclass was given. From the command line it is a string.
+        key: The key's name, for the error.
+
+    Raises:
+        InputError: Where the string is neither JSON nor of the form ``a=1,b=2``.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    try:
+        if value.lstrip().startswith("{"):
+            parsed = json.loads(value)
+        else:
+            items = (item.split("=", 1) for item in value.split(",") if item.strip())
+            parsed = {name.strip(): yaml.safe_load(number) for name, number in items}
+    except ValueError:
+        raise InputError(f"--{key}: {value!r} is neither JSON nor of the form a=1,b=2.") from None
+    return parsed
+
+
+def split_commas(values: Sequence[str] | str | None) -> list[str]:
+    """Returns ``["a", "b"]`` for ``["a,b"]``, ``["a", "b"]`` and ``"a, b"``."""
+    if values is None:
+        return []
+    if isinstance(values, str):
+        values = [values]
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def _word(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
+
+
+def _config_path(argv: Sequence[str]) -> str | None:
+    for i, word in enumerate(argv):
+        if word == "--config":
+            if i + 1 == len(argv):
+                raise InputError("--config needs the name of a YAML file.")
+            return argv[i + 1]
+        if word.startswith("--config="):
+            return word.removeprefix("--config=")
+    return None

@@ -1,0 +1,199 @@
+"""The row of a hard-negative data set: its Features and conversions.
+
+One row is one pair (query, positive) with its negatives. The same Features hold in memory, in
+Parquet and on the Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypedDict
+
+from datasets import Dataset, Features, List, Value
+
+from syneg.errors import InputError
+
+SYNTHETIC = "synthetic"
+"""The `source` of a negative that an LLM wrote; any other source names a miner."""
+
+_STRING = Value("string")
+NEGATIVE_FEATURES: dict[str, Value] = {
+    "text": _STRING,
+    "source": _STRING,
+    "doc_id": _STRING,
+    "rank": Value("int32"),
+    "score": Value("float32"),
+    "teacher_score": Value("float32"),
+    "positive_teacher_score": Value("float32"),
+    "domain": _STRING,
+    "difficulty": _STRING,
+    "length": _STRING,
+    "reasoning": _STRING,
+    "generator": _STRING,
+    "verdict": _STRING,
+}
+PAIR_FEATURES: dict[str, Value] = {
+    "query_id": _STRING,
+    "query": _STRING,
+    "positive_id": _STRING,
+    "positive": _STRING,
+    "origin": _STRING,
+}
+FEATURES = Features({**PAIR_FEATURES, "negatives": List(NEGATIVE_FEATURES)})
+"""Features of the `default` configuration."""
+
+DROPPED_FEATURES = Features(
+    {**PAIR_FEATURES, "negative": NEGATIVE_FEATURES, "gate": _STRING, "reason": _STRING}
+)
+"""Features of the `dropped` configuration: one row a dropped negative."""
+
+
+class Negative(TypedDict):
+    """A negative; see the README for what each field holds. All but text and source may be None."""
+
+    text: str
+    source: str
+    doc_id: str | None
+    rank: int | None
+    score: float | None
+    teacher_score: float | None
+    positive_teacher_score: float | None
+    domain: str | None
+    difficulty: str | None
+    length: str | None
+    reasoning: str | None
+    generator: str | None
+    verdict: str | None
+
+
+class Row(TypedDict):
+    """A row of the `default` configuration."""
+
+    query_id: str
+    query: str
+    positive_id: str
+    positive: str
+    origin: str
+    negatives: list[Negative]
+
+
+class Dropped(TypedDict):
+    """A row of the `dropped` configuration."""
+
+    query_id: str
+    query: str
+    positive_id: str
+    positive: str
+    origin: str
+    negative: Negative
+    gate: str
+    reason: str
+
+
+def make_negative(text: str, source: str, **fields: Any) -> Negative:
+    """Returns a negative with every field that is not given set to None.
+
+    Raises:
+        TypeError: For a field that a negative does not have.
+    """
+    strange = fields.keys() - NEGATIVE_FEATURES.keys()
+    if strange:
+        raise TypeError(f"a negative has no field {sorted(strange)[0]!r}")
+    negative = dict.fromkeys(NEGATIVE_FEATURES) | {"text": text, "source": source} | fields
+    return negative  # type: ignore[return-value]
+
+
+def make_row(
+    query_id: str,
+    query: str,
+    positive_id: str,
+    positive: str,
+    negatives: Iterable[Negative] = (),
+    origin: str = "source",
+) -> Row:
+    """Returns a row. `origin` is "source", or "mirror" for a row turned round."""
+    return Row(
+        query_id=query_id,
+        query=query,
+        positive_id=positive_id,
+        positive=positive,
+        origin=origin,
+        negatives=list(negatives),
+    )
+
+
+def make_dropped(row: Row, negative: Negative, gate: str, reason: str) -> Dropped:
+    """Returns the `dropped` row for a negative that a gate kept out of `row`."""
+    return Dropped(
+        query_id=row["query_id"],
+        query=row["query"],
+        positive_id=row["positive_id"],
+        positive=row["positive"],
+        origin=row["origin"],
+        negative=negative,
+        gate=gate,
+        reason=reason,
+    )
+
+
+def check_rows(dataset: Any, where: str) -> None:
+    """Checks that a data set has the columns of a row.
+
+    Raises:
+        InputError: Names the missing column and those that are there.
+    """
+    columns = list(dataset.column_names or dataset.features or [])
+    missing = [name for name in FEATURES if name not in columns]
+    if missing:
+        raise InputError(
+            f"{where}: column {missing[0]!r} is missing (found: {', '.join(columns)}). "
+            "Expected the rows that `syneg build` writes, configuration 'default'."
+        )
+
+
+def triplet_features(num_negatives: int) -> Features:
+    """Returns the Features of the `triplet` configuration with `num_negatives` negative columns."""
+    names = ["anchor", "positive", *(f"negative_{i + 1}" for i in range(num_negatives))]
+    return Features(dict.fromkeys(names, _STRING))
+
+
+def iter_triplets(rows: Iterable[Mapping[str, Any]], num_negatives: int) -> Iterator[dict[str, str]]:
+    """Yields rows of the `triplet` configuration: anchor, positive, negative_1 ... negative_k.
+
+    Negatives are taken in turns from each source, in each source's own order, so that a short row
+    of k columns still holds every source. A row with fewer than `num_negatives` has no triplet:
+    the caller counts those by comparing lengths.
+    """
+    for row in rows:
+        negatives = interleave_sources(row["negatives"])
+        if len(negatives) < num_negatives:
+            continue
+        triplet = {"anchor": row["query"], "positive": row["positive"]}
+        for i, negative in enumerate(negatives[:num_negatives]):
+            triplet[f"negative_{i + 1}"] = negative["text"]
+        yield triplet
+
+
+def interleave_sources(negatives: Sequence[Negative]) -> list[Negative]:
+    """Returns the negatives ordered round-robin over their sources, keeping each source's order."""
+    by_source: dict[str, list[Negative]] = {}
+    for negative in negatives:
+        by_source.setdefault(negative["source"], []).append(negative)
+    turns = [(turn, k, n) for k, group in enumerate(by_source.values()) for turn, n in enumerate(group)]
+    return [negative for _, _, negative in sorted(turns, key=lambda item: item[:2])]
+
+
+def to_triplets(dataset: Dataset, num_negatives: int) -> Dataset:
+    """Converts rows to (anchor, positive, negative_1 ... negative_k), which any trainer can use.
+
+    Args:
+        dataset: Rows with `FEATURES`.
+        num_negatives: k. Rows with fewer negatives are left out.
+
+    Raises:
+        InputError: Where `dataset` does not have the columns of a row.
+    """
+    check_rows(dataset, "to_triplets")
+    return Dataset.from_list(
+        list(iter_triplets(dataset, num_negatives)), features=triplet_features(num_negatives)
+    )
