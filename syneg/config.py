@@ -33,6 +33,7 @@ class ConfigParser(HfArgumentParser):
         self.add_argument("--config", metavar="FILE", help="a YAML file with any of these keys")
 
     def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print, so that there is one way to report bad input."""
         raise InputError(message)
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets.exceptions import DatasetGenerationError
 
 from syneg.errors import InputError, nearest
 
@@ -278,17 +279,21 @@ def _read_jsonl(path: Path, features: Features) -> Dataset:
     if stat.st_size == 0:
         return Dataset.from_dict({name: [] for name in features}, features=features)
     # Size and time are part of the arguments, so that a changed file is not served from the cache.
+    # Tuples, since `datasets` takes lists for shards.
     arguments = {
         "path": str(path.resolve()),
-        "names": list(features),
-        "stamp": [stat.st_size, stat.st_mtime_ns],
+        "names": tuple(features),
+        "stamp": (stat.st_size, stat.st_mtime_ns),
     }
-    dataset = Dataset.from_generator(_jsonl_records, features=features, gen_kwargs=arguments)
+    try:
+        dataset = Dataset.from_generator(_jsonl_records, features=features, gen_kwargs=arguments)
+    except DatasetGenerationError as error:
+        raise (error.__cause__ if isinstance(error.__cause__, InputError) else error) from None
     assert isinstance(dataset, Dataset)
     return dataset
 
 
-def _jsonl_records(path: str, names: list[str], stamp: list[int]) -> Iterator[dict[str, str]]:
+def _jsonl_records(path: str, names: tuple[str, ...], stamp: tuple[int, int]) -> Iterator[dict[str, str]]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -308,7 +313,8 @@ def _text_record(record: Any, names: Iterable[str], where: str) -> dict[str, str
         if value is None and name != "title":
             column = "_id" if name == "id" else name
             raise InputError(
-                f"{where}: column {column!r} is missing (found: {', '.join(map(str, record))}). {_BEIR_LAYOUT}"
+                f"{where}: column {column!r} is missing (found: {', '.join(map(str, record))}). "
+                f"{_BEIR_LAYOUT}"
             )
         found[name] = "" if value is None else str(value)
     return found
@@ -322,7 +328,8 @@ def _read_qrels(path: Path) -> Iterator[_Judgement]:
         missing = [name for name in columns if name not in header]
         if missing:
             raise InputError(
-                f"{path}, line 1: column {missing[0]!r} is missing (found: {', '.join(header) or 'nothing'}). "
+                f"{path}, line 1: column {missing[0]!r} is missing "
+                f"(found: {', '.join(header) or 'nothing'}). "
                 f"The header is {' '.join(columns)}, separated by tabs."
             )
         at = [header.index(name) for name in columns]
