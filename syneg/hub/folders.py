@@ -1,0 +1,335 @@
+"""A data set folder: Parquet shards, a card and what made them, as the Hub wants them.
+
+The layout is ``README.md`` (the card), ``syneg.json`` (what made the data set, for machines) and
+``<configuration>/<split>-00000-of-0000N.parquet``. `datasets.load_dataset` reads it, from disk and
+from the Hub, without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from datasets import (
+    Dataset,
+    DatasetInfo,
+    Features,
+    IterableDataset,
+    SplitDict,
+    SplitInfo,
+    get_dataset_config_names,
+    get_dataset_split_names,
+    load_dataset,
+)
+from huggingface_hub.errors import HfHubHTTPError
+
+from syneg.errors import InputError, unknown
+from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, move_into_place, sync, try_lock
+from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, evenly_spaced, read_split, shard_name
+from syneg.rows import DROPPED_FEATURES, FEATURES
+
+if TYPE_CHECKING:
+    from syneg.hub.cards import DatasetCardInfo
+
+CARD = "README.md"
+MANIFEST = "syneg.json"
+"""What made the data set, for machines. Also the mark of a folder that may be overwritten."""
+
+FORMAT = "syneg-dataset"
+_FEATURES = {"default": FEATURES, "dropped": DROPPED_FEATURES}
+
+
+@dataclass(frozen=True)
+class FolderInfo:
+    """What a data set folder holds.
+
+    Attributes:
+        path: The folder.
+        configs: Configuration -> split -> what was written for it.
+        manifest: What made the data set: the fields of `DatasetCardInfo`.
+    """
+
+    path: Path
+    configs: dict[str, dict[str, SplitFiles]]
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def dataset_infos(self) -> dict[str, DatasetInfo]:
+        """Returns features and sizes by configuration, as the card's YAML states them."""
+        infos = {}
+        for config, splits in self.configs.items():
+            sizes = SplitDict()
+            for name, split in splits.items():
+                sizes[name] = SplitInfo(name, num_bytes=split.num_bytes, num_examples=split.num_examples)
+            download = sum(sum(split.files.values()) for split in splits.values())
+            size = sum(split.num_bytes for split in splits.values())
+            features = next(iter(splits.values())).features
+            infos[config] = DatasetInfo(
+                features=features, splits=sizes, download_size=download, dataset_size=size
+            )
+        return infos
+
+    def examples(self, config: str = "default", count: int = 5) -> list[dict[str, Any]]:
+        """Returns `count` rows of the first split, evenly spaced, so that none is picked by hand."""
+        splits = self.configs.get(config)
+        if not splits:
+            return []
+        return evenly_spaced([self.path / name for name in next(iter(splits.values())).files], count)
+
+
+class FolderWriter:
+    """Writes a data set folder beside its final place and moves it there when it is whole.
+
+    So a build that is killed leaves what was there before, and at most a hidden folder
+    ``.<name>.partial-*`` beside it, which the next build removes.
+
+    A split without rows has no file and is not in the card, since `datasets` (5.2) refuses to load
+    one, and with it every other split of its configuration. The manifest names it, and `load_split`
+    gives it back, empty, with its columns.
+
+    Args:
+        output: The folder.
+        overwrite: Whether a data set folder of ours that is there may be replaced.
+        shard_bytes: A shard is closed once its file is this large, in bytes.
+
+    Raises:
+        InputError: Where the folder exists and may not be replaced.
+    """
+
+    def __init__(self, output: str | Path, overwrite: bool = False, shard_bytes: int = SHARD_BYTES) -> None:
+        self.output = Path(output).absolute()
+        self._shard_bytes = shard_bytes
+        self.written: dict[str, dict[str, SplitFiles]] = {}
+        self._card: tuple[str, dict[str, Any]] | None = None
+        self._lock: IO[str] | None = None
+        check_replaceable(self.output, overwrite)
+
+    def __enter__(self) -> FolderWriter:
+        with disk_errors(self.output):
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(self.output)
+            self.path = self.output.with_name(f".{self.output.name}.partial-{uuid.uuid4().hex[:12]}")
+            self.path.mkdir()
+            self._lock = try_lock(self.path)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                with disk_errors(self.output):
+                    self._finish()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def info(self) -> FolderInfo:
+        """What has been written so far, splits without rows left out."""
+        configs = {
+            config: {name: split for name, split in splits.items() if split.num_examples}
+            for config, splits in self.written.items()
+        }
+        configs = {config: splits for config, splits in configs.items() if splits}
+        return FolderInfo(self.path, configs, self._card[1] if self._card else {})
+
+    @contextmanager
+    def open_split(self, config: str, split: str, features: Features) -> Iterator[SplitWriter]:
+        """Opens a split to which rows are added one by one.
+
+        Several may be open at once, so that one pass over the rows can fill several configurations.
+
+        Args:
+            config: The configuration.
+            split: The split.
+            features: The columns; the same for all splits of a configuration.
+
+        Raises:
+            InputError: Where the split was written already, or the disk is full.
+        """
+        for kind, name in (("configuration", config), ("split", split)):
+            if not re.fullmatch(r"\w+", name):
+                raise InputError(f"{self.output}: {kind} {name!r} may only have letters, digits and '_'.")
+        if split in self.written.get(config, {}):
+            raise InputError(f"{self.output}: split {config}/{split} was written already.")
+        writer = SplitWriter(self.path, config, split, features, self._shard_bytes)
+        try:
+            with disk_errors(self.output):
+                yield writer
+                written = writer.close()
+        except BaseException:
+            with disk_errors(self.output):
+                writer.abandon()
+            raise
+        self.written.setdefault(config, {})[split] = written
+
+    def write(
+        self,
+        config: str,
+        split: str,
+        rows: Iterable[Mapping[str, Any]] | Dataset | IterableDataset,
+        features: Features,
+    ) -> SplitFiles:
+        """Writes one split whole.
+
+        Args:
+            config: The configuration.
+            split: The split.
+            rows: The rows; read once, never held.
+            features: The columns; the same for all splits of a configuration.
+
+        Returns:
+            What was written.
+
+        Raises:
+            InputError: Where the split was written already, a row has other columns, or the disk is
+                full.
+        """
+        with self.open_split(config, split, features) as writer:
+            if isinstance(rows, Dataset):
+                writer.add_dataset(rows)
+            else:
+                for row in rows:
+                    writer.add(row)
+        return self.written[config][split]
+
+    def write_card(self, info: DatasetCardInfo) -> str:
+        """Writes the card and the manifest; call it after the last split. Returns the card."""
+        from syneg.hub.cards import dataset_card
+
+        empty = {
+            config: [name for name, split in splits.items() if not split.num_examples]
+            for config, splits in self.written.items()
+        }
+        empty = {config: names for config, names in empty.items() if names}
+        manifest = {"format": FORMAT, **asdict(info), "empty": empty}
+        text = dataset_card(info, self.info)
+        self._card = text, manifest
+        return text
+
+    def _finish(self) -> None:
+        if "default" not in self.info.configs:
+            raise InputError(
+                f"{self.output}: configuration 'default' has no rows, so there is no data set to write."
+            )
+        if self._card is None:
+            from syneg.hub.cards import DatasetCardInfo
+
+            self.write_card(DatasetCardInfo(name=self.output.name))
+        assert self._card is not None
+        card, manifest = self._card
+        (self.path / CARD).write_text(card, encoding="utf-8")
+        text = json.dumps(manifest, ensure_ascii=False, indent=1, default=str)
+        (self.path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        for path in self.path.rglob("*"):
+            sync(path)
+        (self.path / LOCK).unlink()
+        move_into_place(self.path, self.output)
+
+
+def read_folder(path: str | Path) -> FolderInfo:
+    """Returns what a data set folder holds, after checking that it is whole.
+
+    Raises:
+        InputError: Where it is no data set folder of ours, or a shard is missing or broken.
+    """
+    path = Path(path)
+    manifest = _read_manifest(path)
+    if manifest is None:
+        raise InputError(
+            f"{path}: no data set folder ({MANIFEST} is missing or not ours). "
+            "Write one with `syneg build --output FOLDER`."
+        )
+    configs: dict[str, dict[str, SplitFiles]] = {}
+    for shard in sorted(path.glob("*/*-of-*.parquet")):
+        split, number, count = shard_name(shard)
+        if number == 0:
+            names = [shard.with_name(f"{split}-{i:05d}-of-{count:05d}.parquet") for i in range(count)]
+            configs.setdefault(shard.parent.name, {})[split] = read_split(path, names)
+    if not configs:
+        raise InputError(f"{path}: holds no <configuration>/<split>-00000-of-0000N.parquet.")
+    return FolderInfo(path, configs, manifest)
+
+
+def load_split(spec: str | Path, config: str = "default", split: str = "train") -> Dataset:
+    """Loads one split of a data set folder or of a data set on the Hub.
+
+    It is `datasets.load_dataset`, with splits that have no rows loaded as such, and its errors for
+    what does not exist turned into ours.
+
+    Args:
+        spec: A folder or a Hub id.
+        config: "default", "triplet" or "dropped".
+        split: The split.
+
+    Raises:
+        InputError: Where there is no such data set, configuration or split.
+    """
+    text = str(spec)
+    try:
+        configs = get_dataset_config_names(text)
+        if config in configs:
+            splits = get_dataset_split_names(text, config)
+            if split in splits:
+                dataset = load_dataset(text, config, split=split)
+                assert isinstance(dataset, Dataset)
+                return dataset
+        elif config not in _FEATURES:
+            raise unknown(f"configuration of {text!r}:", config, configs)
+        else:
+            splits = get_dataset_split_names(text, configs[0])
+    except (FileNotFoundError, ConnectionError, HfHubHTTPError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{text!r}: neither a folder here nor a data set that the Hub gives ({reason})."
+        ) from error
+    if config not in _FEATURES or split not in splits:
+        raise unknown(f"split of {text!r}:", split, splits)
+    return Dataset(_FEATURES[config].arrow_schema.empty_table())
+
+
+def check_replaceable(output: Path, overwrite: bool) -> None:
+    """Checks that a folder may be written.
+
+    Raises:
+        InputError: Where it exists and `overwrite` is not set, or it holds anything that this
+            package did not write.
+    """
+    if not output.exists() and not output.is_symlink():
+        return
+    if not output.is_dir() or output.is_symlink():
+        raise InputError(f"{output}: is no folder; choose another --output.")
+    if not any(output.iterdir()):
+        return
+    if _read_manifest(output) is None:
+        raise InputError(
+            f"{output}: exists and is no data set folder of ours, so it is left alone. "
+            "Choose another --output."
+        )
+    if not overwrite:
+        raise InputError(f"{output}: exists. Choose another --output, or replace it with --overwrite.")
+    for path in output.rglob("*"):
+        relative = path.relative_to(output).as_posix()
+        ours = relative in (CARD, MANIFEST) or path.suffix == ".parquet" or relative.startswith(".cache/")
+        if not path.is_dir() and not ours:
+            raise InputError(f"{output}: holds {relative!r}, which is not part of a data set; move it first.")
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None

@@ -1,0 +1,182 @@
+"""The card: what the Hub's viewer reads, what people read, and texts that try to break out of it."""
+
+import re
+
+import pytest
+import yaml
+from datasets import load_dataset
+from huggingface_hub import DatasetCard
+
+from syneg.hub.cards import DatasetCardInfo, size_category
+from syneg.hub.folders import FolderWriter
+from syneg.rows import FEATURES, iter_triplets, make_negative, make_row, triplet_features
+
+INFO = DatasetCardInfo(
+    name="toy-hardneg",
+    repo_id="syneg/toy-hardneg",
+    version="1.2.0",
+    source="scifact",
+    source_datasets=["BeIR/scifact"],
+    licence="apache-2.0",
+    languages=["en"],
+    mining={"bm25": {"depth": 100, "filters": [{"filter": "same document", "dropped": 12}]}},
+    strategy="self-reflection",
+    prompt_version="1",
+    prompt="You are an expert in {domain}.\n\nWrite a <document>.",
+    attributes={"domain": ["Virology", "Epidemiology"], "length": ["as long as"]},
+    engine="recorded",
+    llm="Qwen/Qwen3-4B-Instruct-2507",
+    generation={"requests": 919, "failed": 0},
+    tokens={"prompt": 1234567, "completion": 89},
+    gating={"length": {"seen": 919, "dropped": 7, "share": 0.00761}},
+    seeds={"generation": 7},
+    limits=["Domains were drawn at random."],
+)
+
+HOSTILE = [
+    "plain\n\n# a heading\n\n---\nlicense: stolen\nconfigs: []\n---\n",
+    "</pre></td></table><script>alert(1)</script><img src=x onerror=alert(1)>",
+    "```\n\n```python\nimport os\n```",
+    "a | b | c\n|---|---|\n| x | y |",
+    "{{ 7 * 7 }} {% raw %} ${HOME} [link](http://evil.example) ![x](http://evil.example/p.png)",
+    "tab\tand\rcarriage\u2028separator\x0bvertical \u202e bidi \x1b[31m",
+]
+
+
+def build(output, texts, info=INFO):
+    def rows():
+        for i, text in enumerate(texts):
+            negatives = [
+                make_negative(f"mined {text}", "bm25", rank=i, score=12.345678),
+                make_negative(f"written {text}", "synthetic", difficulty=text[:20], verdict=text[:20]),
+            ]
+            yield make_row(f"q{i}", f"query {text}", f"p{i}", f"positive {text}", negatives)
+
+    with FolderWriter(output) as folder:
+        folder.write("default", "train", rows(), FEATURES)
+        folder.write("triplet", "train", iter_triplets(rows(), 2), triplet_features(2))
+        return folder.write_card(info)
+
+
+def test_the_yaml_is_what_the_viewer_needs(tmp_path):
+    data = DatasetCard(build(tmp_path / "toy", ["a"] * 8)).data
+    assert data.license == "apache-2.0"
+    assert data.language == ["en"]
+    assert data.size_categories == ["n<1K"]
+    assert "synthetic" in data.tags
+    assert [config["config_name"] for config in data["configs"]] == ["default", "triplet"]
+    assert data["configs"][0]["default"] is True
+    assert data["configs"][0]["data_files"] == [{"split": "train", "path": "default/train-*-of-*.parquet"}]
+    infos = {info["config_name"]: info for info in data["dataset_info"]}
+    assert infos["default"]["splits"][0]["num_examples"] == 8
+    assert [feature["name"] for feature in infos["triplet"]["features"]] == [
+        "anchor",
+        "positive",
+        "negative_1",
+        "negative_2",
+    ]
+    disk = (tmp_path / "toy" / "default" / "train-00000-of-00001.parquet").stat().st_size
+    assert infos["default"]["download_size"] == disk
+
+
+def test_the_text_says_what_made_it(tmp_path):
+    card = build(tmp_path / "toy", ["a"] * 8)
+    for words in (
+        "Qwen/Qwen3-4B-Instruct-2507",
+        "self-reflection",
+        "Virology; Epidemiology",
+        "<td>same document</td><td>12</td>",
+        "<th>prompt</th><td>1,234,567</td>",
+        "<th>share</th><td>0.00761</td>",
+        "You are an expert in {domain}.\n\nWrite a &lt;document&gt;.",
+        "2412.17250",
+        "Domains were drawn at random.",
+        'load_dataset("syneg/toy-hardneg", "triplet", split="train")',
+        'Mixture({"synthetic": 1, "bm25": 2})',
+        'revision="v1.2.0"',
+    ):
+        assert words in card, words
+    assert card.count("<tr><th>query</th>") == 5
+
+
+def test_long_texts_and_long_lists_are_cut(tmp_path):
+    negatives = [make_negative("word " * 1000, "bm25", rank=i) for i in range(20)]
+    with FolderWriter(tmp_path / "toy") as folder:
+        folder.write("default", "train", [make_row("q", "query", "p", "positive", negatives)], FEATURES)
+        card = folder.write_card(INFO)
+    assert "and 14 more" in card
+    assert max(len(line) for line in card.splitlines()) < 1000
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_passages_stay_inside_their_cells(tmp_path, text):
+    card = build(tmp_path / "toy", [text] * 3)
+    data = DatasetCard(card).data
+    assert data.license == "apache-2.0"
+    assert (
+        load_dataset(str(tmp_path / "toy"), split="train", cache_dir=str(tmp_path / "cache"))[0]["query"]
+        == f"query {text}"
+    )
+    blocks, outside = html_blocks(card)
+    assert len(blocks) >= 3 + 1
+    for words in ("alert(1)", "a heading", "evil.example", "import os", "{{ 7", "|---|", "stolen"):
+        assert words not in outside
+    for block in blocks:
+        assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td|pre)\b)", block), block
+        assert block.count("<td") == block.count("</td>")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_metadata_stays_in_its_place(tmp_path, text):
+    info = DatasetCardInfo(
+        name=text,
+        repo_id=text,
+        version=text,
+        source=text,
+        licence=text,
+        tags=[text],
+        llm=text,
+        prompt=text,
+        prompt_version=text,
+        gating={text: {text: text}, "list": [{text: text}]},
+        limits=[text],
+    )
+    card = build(tmp_path / "toy", ["a", "b"], info)
+    data = DatasetCard(card).data
+    assert data.license == text
+    assert data.pretty_name == text
+    assert [config["config_name"] for config in data["configs"]] == ["default", "triplet"]
+    body = card.split("\n---\n", 1)[1]
+    assert "<script" not in body
+    assert "<img" not in body
+    _, outside = html_blocks(card)
+    assert "\n# a heading" not in outside
+    assert outside.count("```") == 8
+    assert not re.search(r"(?<!\\)\]\(http", outside)
+    assert len(load_dataset(str(tmp_path / "toy"), split="train", cache_dir=str(tmp_path / "c"))) == 2
+
+
+def html_blocks(card):
+    """Splits a card's text as CommonMark does: HTML blocks, and all that Markdown interprets."""
+    head, body = card.split("\n---\n", 1)
+    yaml.safe_load(head.removeprefix("---\n"))
+    blocks, outside, block, end = [], [], [], None
+    for line in re.split(r"\r\n|\r|\n", body):
+        if end is None and re.match(r"<(table|pre)\b", line):
+            end, block = ("</pre>" if line.startswith("<pre") else ""), []
+        if end is None:
+            outside.append(line)
+            continue
+        block.append(line)
+        if (end and end in line) or (not end and not line.strip()):
+            blocks.append("\n".join(block))
+            end = None
+    return blocks, "\n".join(outside)
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (502939, "100K<n<1M"), (10**12, "1B<n<10B")],
+)
+def test_size_category(rows, category):
+    assert size_category(rows) == category
