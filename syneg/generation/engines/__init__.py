@@ -1,1 +1,46 @@
-"""."""
+"""Engines: a stream of requests in, a stream of completions out, in any order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syneg.errors import unknown
+from syneg.generation.requests import Engine
+
+if TYPE_CHECKING:
+    from syneg.generation.arguments import GenerationArguments
+    from syneg.generation.recordings import Recordings
+
+ENGINES = ("vllm", "recorded")
+
+
+def check_engine(name: str) -> None:
+    """Checks the engine's name.
+
+    Raises:
+        InputError: For a name that is no engine's; names the nearest.
+    """
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+
+
+def make_engine(args: GenerationArguments, recordings: Recordings | None = None) -> Engine:
+    """Starts the engine that `args` names.
+
+    Args:
+        args: Which engine, which LLM, and the engine's options.
+        recordings: What the engine `recorded` replays.
+
+    Raises:
+        InputError: For an unknown engine, or one whose package is not installed.
+    """
+    check_engine(args.engine)
+    if args.engine == "recorded":
+        from syneg.generation.engines.recorded import RecordedEngine
+
+        assert recordings is not None
+        return RecordedEngine(recordings, args.on_miss)
+    from syneg.generation.engines.vllm import VllmEngine
+
+    assert isinstance(args.engine_options, dict)
+    return VllmEngine(args.llm, args.engine_options)

@@ -1,0 +1,243 @@
+"""Recorded completions: a JSONL that people exchange, or the journal of an earlier run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from syneg.errors import InputError
+from syneg.generation.arguments import ATTRIBUTE_NAMES, GenerationArguments
+from syneg.generation.index import LocationIndex
+from syneg.generation.journal import Journal, place_of
+from syneg.generation.parsing import Written
+from syneg.generation.prompts import Strategy
+from syneg.generation.requests import Completion, Request
+from syneg.sources import Pair
+
+_REQUIRED = ("query_id", "positive_id", "text")
+_OPTIONAL = (*ATTRIBUTE_NAMES, "query", "reasoning", "mirror_query", "generator")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a recording was made with, as far as rendering its request again needs it.
+
+    Attributes:
+        model: The LLM's name in the request.
+        attributes: One mapping for each negative asked for.
+    """
+
+    model: str
+    attributes: list[dict[str, str]]
+
+
+class Recordings(Protocol):
+    """What the engine `recorded` replays."""
+
+    def asked(self, pair: Pair, slot: int, llm: str) -> Asked | None:
+        """Returns what was asked for when the slot was recorded, or None where it was not.
+
+        Where the slot was recorded with several LLMs, `llm` is the one to prefer.
+        """
+        ...
+
+    def is_changed(self, pair: Pair, slot: int) -> bool:
+        """Returns whether the recording was made for another query text."""
+        ...
+
+    def find(self, request: Request) -> Completion | None:
+        """Returns the recorded completion, or None."""
+        ...
+
+    def explain(self, request: Request) -> str:
+        """Says, for a request that was not found, what there is instead."""
+        ...
+
+    def missing(self, asked: Iterable[Pair]) -> int:
+        """Returns how many recordings belong to none of these pairs."""
+        ...
+
+    def close(self) -> None:
+        """Closes the files."""
+        ...
+
+
+def open_recordings(args: GenerationArguments, strategy: Strategy) -> Recordings:
+    """Opens what `args.recordings` names.
+
+    Raises:
+        InputError: Where nothing is named, it does not exist, or a line of it is malformed.
+    """
+    if not args.recordings:
+        raise InputError(
+            "--engine recorded needs --recordings: a JSONL of recorded completions, or a journal folder."
+        )
+    path = Path(args.recordings)
+    if path.is_dir():
+        return RecordedJournal(path)
+    if not path.is_file():
+        raise InputError(f"--recordings {path}: no such file or folder.")
+    return RecordedLines(path, strategy)
+
+
+class RecordedLines:
+    """A JSONL of recorded completions.
+
+    One JSON object a line: query_id, positive_id, text, and where known domain, difficulty, length,
+    reasoning, query (as it was then), mirror_query and generator. The n-th line of a pair is the
+    recording of its n-th slot. Only the lines' offsets are held in memory.
+
+    Args:
+        path: The file.
+        strategy: Whose completions the lines are turned into.
+
+    Raises:
+        InputError: For a malformed line; names its number.
+    """
+
+    def __init__(self, path: Path, strategy: Strategy) -> None:
+        self.path = path
+        self.lines = 0
+        self._strategy = strategy
+        self._index = LocationIndex()
+        self._file = open(path, "rb")  # noqa: SIM115
+        slots: dict[int, int] = {}
+        offset = 0
+        for number, line in enumerate(self._file, start=1):
+            if line.strip():
+                record = self._checked(line, number)
+                pair = place_of(record["query_id"], record["positive_id"], -1)
+                slot = slots[pair] = slots.get(pair, -1) + 1
+                self._index.add(place_of(record["query_id"], record["positive_id"], slot), offset)
+                self.lines += 1
+            offset += len(line)
+        if not self.lines:
+            raise InputError(f"--recordings {path}: the file holds no recorded completion.")
+
+    def asked(self, pair: Pair, slot: int, llm: str) -> Asked | None:
+        """Returns the recorded attributes; one that was not recorded is said to be so.
+
+        The model is named after the file, whatever `llm` is: a journal that is filled from
+        recordings must not pass for the work of the LLM that is asked next.
+        """
+        record = self._record(pair.query_id, pair.positive_id, slot)
+        if record is None:
+            return None
+        attributes = {name: record.get(name) or "not recorded" for name in ATTRIBUTE_NAMES}
+        return Asked(f"recorded:{self.path.stem}", [attributes])
+
+    def is_changed(self, pair: Pair, slot: int) -> bool:
+        """Returns whether the line's `query` differs from the pair's."""
+        record = self._record(pair.query_id, pair.positive_id, slot)
+        return record is not None and record.get("query", pair.query) != pair.query
+
+    def find(self, request: Request) -> Completion | None:
+        """Returns the line as a completion in the strategy's schema."""
+        record = self._record(request.query_id, request.positive_id, request.slot)
+        if record is None or request.attempt > 0:
+            return None
+        written = Written(record["text"], record.get("reasoning") or "", record.get("mirror_query"))
+        text = self._strategy.completion_text([written])
+        generator = record.get("generator") or f"recorded:{self.path.stem}"
+        return Completion(key=request.key, text=text, finish_reason="stop", generator=generator)
+
+    def explain(self, request: Request) -> str:
+        """Says how many lines there are."""
+        return f"{self.path} has no line for it ({self.lines} lines)"
+
+    def missing(self, asked: Iterable[Pair]) -> int:
+        """Returns how many lines belong to none of these pairs."""
+        found = 0
+        for pair in asked:
+            slot = 0
+            while self._record(pair.query_id, pair.positive_id, slot) is not None:
+                slot += 1
+            found += slot
+        return self.lines - found
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _record(self, query_id: str, positive_id: str, slot: int) -> dict[str, Any] | None:
+        for offset in self._index.get(place_of(query_id, positive_id, slot)):
+            self._file.seek(offset)
+            record: dict[str, Any] = json.loads(self._file.readline())
+            if (record["query_id"], record["positive_id"]) == (query_id, positive_id):
+                return record
+        return None
+
+    def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
+        where = f"{self.path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'not UTF-8')}).") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}.")
+        for name in (*_REQUIRED, *_OPTIONAL):
+            value = record.get(name)
+            if name in _REQUIRED and name not in record:
+                raise InputError(f"{where}: {name!r} is missing (found: {', '.join(record)}).")
+            if not isinstance(value, str) and (name in _REQUIRED or value is not None):
+                raise InputError(f"{where}: {name!r} must be a string, not a {type(value).__name__}.")
+        return record
+
+
+class RecordedJournal:
+    """The journal of an earlier run.
+
+    Args:
+        folder: The journal's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = Journal(folder)
+        if not len(self.journal):
+            raise InputError(f"--recordings {folder}: the journal holds no completion.")
+
+    def asked(self, pair: Pair, slot: int, llm: str) -> Asked | None:
+        """Returns what the slot's entry says; one made by `llm` before any other."""
+        entries = self.journal.at(pair.query_id, pair.positive_id, slot)
+        if not entries:
+            return None
+        entry = next((entry for entry in entries if entry.model == llm), entries[0])
+        return Asked(entry.model, entry.attributes)
+
+    def is_changed(self, pair: Pair, slot: int) -> bool:
+        """Returns False: the key covers the query's text, so a changed query is a miss."""
+        return False
+
+    def find(self, request: Request) -> Completion | None:
+        """Returns the completion with the request's key."""
+        entry = self.journal.get(request.key)
+        return entry.completion if entry else None
+
+    def explain(self, request: Request) -> str:
+        """Says in what the entry of the same slot differs."""
+        entries = self.journal.at(request.query_id, request.positive_id, request.slot)
+        if not entries:
+            return f"{self.journal.folder} has no entry for this pair and slot"
+        entry = next((e for e in entries if e.attempt == request.attempt), entries[0])
+        pairs = [
+            ("llm", entry.model, request.model),
+            ("strategy", entry.prompt, request.prompt),
+            *((k, entry.sampling.get(k), v) for k, v in request.sampling.items()),
+            ("attempt", entry.attempt, request.attempt),
+        ]
+        differ = [f"{name} was {then!r}, is {now!r}" for name, then, now in pairs if then != now]
+        return (
+            f"{self.journal.folder} has an entry for this pair and slot, but "
+            f"{'; '.join(differ) or 'the texts or attributes in the prompt differ'}"
+        )
+
+    def missing(self, asked: Iterable[Pair]) -> int:
+        """Returns 0: a journal may well cover more than is asked."""
+        return 0
+
+    def close(self) -> None:
+        """Closes the journal."""
+        self.journal.close()

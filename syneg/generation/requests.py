@@ -1,0 +1,104 @@
+"""Requests, completions, and the protocol of what turns one into the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+Message = Mapping[str, str]
+"""A chat message: role and content."""
+
+
+def digest(*parts: Any, size: int = 8) -> int:
+    """Returns a number in [0, 2**(8*size)) that depends on the parts alone, on any machine."""
+    data = json.dumps(parts, ensure_ascii=True, separators=(",", ":")).encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=size).digest(), "big")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt, with everything that determines its completion, and whose it is.
+
+    Attributes:
+        model: The LLM that is asked.
+        messages: The chat.
+        sampling: temperature, top_p, max_tokens, seed, and the chat template's options.
+        schema: The JSON schema that the completion follows.
+        prompt: Strategy and version, as in "syneg/1".
+        query_id: The pair's query.
+        positive_id: The pair's positive.
+        slot: Which of the pair's negatives this asks for: the first one, where it asks for several.
+        attempt: 0 for the first time that this slot is asked for.
+        attributes: One mapping for each negative asked for.
+    """
+
+    model: str
+    messages: Sequence[Message]
+    sampling: Mapping[str, Any]
+    schema: Mapping[str, Any]
+    prompt: str
+    query_id: str
+    positive_id: str
+    slot: int = 0
+    attempt: int = 0
+    attributes: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of model, messages, sampling, schema and prompt version: 64 hexadecimal digits."""
+        content = [self.model, list(self.messages), self.sampling, self.schema, self.prompt]
+        data = json.dumps(content, ensure_ascii=True, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(data.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What a message to the user calls it."""
+        return (
+            f"query {self.query_id!r}, positive {self.positive_id!r}, slot {self.slot}, "
+            f"attempt {self.attempt + 1}"
+        )
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine answered to the request with this key.
+
+    Attributes:
+        key: The request's key.
+        text: The completion as it came.
+        finish_reason: "stop", "length" where it was cut off, "prompt_too_long" where the prompt
+            does not fit the model's context, or what the engine says.
+        prompt_tokens: Tokens of the prompt.
+        completion_tokens: Tokens of the completion.
+        cached_tokens: Tokens of the prompt that the prefix cache served.
+        generator: Who wrote it.
+    """
+
+    key: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    generator: str = ""
+
+
+class Engine(Protocol):
+    """Turns requests into completions."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yields a completion for each request, in any order.
+
+        Takes requests only as fast as it can work on them, so that the caller may render lazily.
+        `requests` may hold some again after it was empty: an engine that has others in flight
+        then looks into it again as they end.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds. May be called twice."""
+        ...

@@ -1,0 +1,49 @@
+"""Untrusted passages on their way into a prompt: neutralised, and cut to a budget."""
+
+from __future__ import annotations
+
+import re
+
+# Control tokens of the chat templates in use: ChatML, Llama 2 to 4, Mistral, Gemma, DeepSeek (with
+# full-width bars), Phi, GLM, the thinking and tool tags, and the tags that our own prompts use.
+_NAMES = (
+    r"s|bos|eos|pad|unk|mask|sop|eop|think|thinking|tool_call|tool_response|tools|function|"
+    r"start_of_turn|end_of_turn|start_of_image|end_of_text|unused\d+|extra_id_\d+|0x[0-9a-f]{2}|"
+    r"query|positive_document|mined_negative"
+)
+_BRACKETED = r"inst|system_prompt|available_tools|tool_calls|tool_results|gmask|smask|cls|sep|img|pad|unk"
+_CONTROL = re.compile(
+    rf"<(?=[|｜]|/?(?:{_NAMES})\s*/?>|</?sys>>)|\[(?=/?(?:{_BRACKETED})\])|(?<=[|｜])>", re.IGNORECASE
+)
+
+# One match is one estimated token: four letters or digits of an ASCII word with the space before
+# it, two of another alphabet, one character of scripts written without spaces, one of all else.
+_TOKEN = re.compile(r"[ ]?[A-Za-z0-9_]{1,4}|[^\W\u2e80-\U0010ffffA-Za-z0-9_]{1,2}|\n+|[^\S\n]+|\S")
+
+
+def neutralise(text: str) -> str:
+    """Returns the text with chat-template tokens broken up, so that no tokenizer sees one.
+
+    A space goes between the token's first character and the rest (``<|im_end|>`` becomes
+    ``< |im_end| >``): it stays readable, and nothing else changes.
+    """
+    return _CONTROL.sub(lambda match: f" {match[0]}" if match[0] == ">" else f"{match[0]} ", text)
+
+
+def estimate_tokens(text: str) -> int:
+    """Returns about how many tokens a text has, rather too many than too few.
+
+    It depends on the text alone: a prompt, and with it the journal's key, must not change with
+    which tokenizer happens to be installed where a journal is replayed.
+    """
+    return sum(1 for _ in _TOKEN.finditer(text))
+
+
+def cut(text: str, max_tokens: int) -> tuple[str, bool]:
+    """Returns the text cut to an estimated number of tokens, and whether anything was cut."""
+    if len(text) <= max_tokens:
+        return text, False
+    for count, match in enumerate(_TOKEN.finditer(text)):
+        if count == max_tokens:
+            return text[: match.start()].rstrip(), True
+    return text, False
