@@ -32,7 +32,7 @@ from datasets import (
 from huggingface_hub.errors import HfHubHTTPError
 
 from syneg.errors import InputError, unknown
-from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, move_into_place, sync, try_lock
+from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, is_full, move_into_place, sync, try_lock
 from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, evenly_spaced, read_split, shard_name
 from syneg.rows import DROPPED_FEATURES, FEATURES
 
@@ -279,23 +279,32 @@ def load_split(spec: str | Path, config: str = "default", split: str = "train") 
     """
     text = str(spec)
     try:
-        configs = get_dataset_config_names(text)
-        if config in configs:
-            splits = get_dataset_split_names(text, config)
-            if split in splits:
-                dataset = load_dataset(text, config, split=split)
-                assert isinstance(dataset, Dataset)
-                return dataset
-        elif config not in _FEATURES:
-            raise unknown(f"configuration of {text!r}:", config, configs)
-        else:
-            splits = get_dataset_split_names(text, configs[0])
-    except (FileNotFoundError, ConnectionError, HfHubHTTPError) as error:
+        return _load_split(text, config, split)
+    except InputError:
+        raise
+    except Exception as error:
+        if is_full(error):
+            raise InputError(
+                f"{text!r}: the disk is full. Make room where `datasets` keeps its cache (HF_HOME)."
+            ) from error
+        if not isinstance(error, FileNotFoundError | ConnectionError | HfHubHTTPError):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{text!r}: neither a folder here nor a data set that the Hub gives ({reason})."
         ) from error
-    if config not in _FEATURES or split not in splits:
+
+
+def _load_split(text: str, config: str, split: str) -> Dataset:
+    configs = get_dataset_config_names(text)
+    if config not in configs and config not in _FEATURES:
+        raise unknown(f"configuration of {text!r}:", config, configs)
+    splits = get_dataset_split_names(text, config if config in configs else configs[0])
+    if config in configs and split in splits:
+        dataset = load_dataset(text, config, split=split)
+        assert isinstance(dataset, Dataset)
+        return dataset
+    if config in configs or split not in splits:
         raise unknown(f"split of {text!r}:", split, splits)
     return Dataset(_FEATURES[config].arrow_schema.empty_table())
 

@@ -17,10 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
     LocalTokenNotFoundError,
@@ -35,7 +33,7 @@ from syneg.hub.folders import CARD, MANIFEST, FolderInfo, read_folder
 logger = logging.getLogger(__name__)
 
 MODEL_FORMAT = "syneg-model"
-ATTEMPTS = 5
+ATTEMPTS = 4
 """How often a push is tried while the Hub is busy or the connection fails."""
 
 LONGEST_WAIT = 300.0
@@ -197,7 +195,7 @@ def _attempt(api: HfApi, plan: Plan, private: bool, overwrite: bool) -> Publishe
     url = api.create_repo(**where, private=private, exist_ok=True)
     head = api.repo_info(**where).sha
     present = [name for name in api.list_repo_files(**where) if name != ".gitattributes"]
-    ours = _our_files(api, plan, present)
+    ours = _our_files(api, plan, present, head)
     if ours is None and present and not overwrite:
         raise InputError(
             f"{plan.repo_id}: the repository has files that syneg did not publish "
@@ -226,14 +224,14 @@ def _attempt(api: HfApi, plan: Plan, private: bool, overwrite: bool) -> Publishe
     return Published(plan, str(url), commit.oid, stale)
 
 
-def _our_files(api: HfApi, plan: Plan, present: list[str]) -> list[str] | None:
+def _our_files(api: HfApi, plan: Plan, present: list[str], head: str | None) -> list[str] | None:
     """Returns the files that an earlier push of ours sent; None where the repository is not ours."""
     if MANIFEST not in present:
         return None
+    path = api.hf_hub_download(plan.repo_id, MANIFEST, repo_type=plan.repo_type, revision=head)
     try:
-        path = api.hf_hub_download(plan.repo_id, MANIFEST, repo_type=plan.repo_type)
         manifest = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (EntryNotFoundError, ValueError):
+    except ValueError:
         return None
     expected = json.loads(plan.files[MANIFEST])["format"]  # type: ignore[arg-type]
     if not isinstance(manifest, dict) or manifest.get("format") != expected:
@@ -246,7 +244,7 @@ def _patiently(attempt: Callable[[], Result], sleep: Callable[[float], None] = t
     for number in range(1, ATTEMPTS + 1):
         try:
             return attempt()
-        except (HfHubHTTPError, httpx.TransportError, OSError, RuntimeError) as error:
+        except Exception as error:
             wait = _wait(error, number)
             if wait is None or wait > LONGEST_WAIT or number == ATTEMPTS:
                 raise
@@ -259,10 +257,10 @@ def _wait(error: BaseException, number: int) -> float | None:
     """Returns how long to wait before the next try, in seconds; None where it would be of no use."""
     cause = _cause(error)
     backoff = min(2.0**number, 60.0)
-    if isinstance(cause, httpx.TransportError):
+    if _is_transport(cause):
         return backoff
     status = _status(cause)
-    if status is None or not (status == 429 or status >= 500):
+    if status is None or not (status == 429 or status >= 500) or status == 507:
         return None
     asked = cause.response.headers.get("retry-after", "")  # type: ignore[attr-defined]
     return float(asked) if asked.isdigit() else backoff
@@ -272,10 +270,15 @@ def _cause(error: BaseException) -> BaseException:
     """Returns the first error of the chain that the network or the Hub raised."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, httpx.HTTPStatusError | httpx.TransportError | HfHubHTTPError):
+        if isinstance(seen, HfHubHTTPError) or _is_transport(seen):
             return seen
         seen = seen.__cause__ or seen.__context__
     return error
+
+
+def _is_transport(error: BaseException) -> bool:
+    """Whether a connection failed. By name, since huggingface_hub 1 uses httpx and 2 uses httpx2."""
+    return any(base.__name__ == "TransportError" for base in type(error).__mro__)
 
 
 def _status(error: BaseException) -> int | None:
@@ -305,7 +308,10 @@ def _hub_errors(plan: Plan) -> Iterator[None]:
         raise InputError(
             f"{plan.repo_id}: {what}. Log in with `hf auth login`, or set HF_TOKEN, and be online."
         ) from None
-    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        known = isinstance(error, HfHubHTTPError | OSError | ValueError) or _cause(error) is not error
+        if not known and not _is_transport(error):
+            raise
         raise InputError(f"{plan.repo_id}: {_short(error)}. {_remedy(error)}") from error
 
 
@@ -318,8 +324,9 @@ def _remedy(error: BaseException) -> str:
         return "The token may not write there: use one with write access, or another --repo_id."
     if status == 412:
         return "Somebody else changed the repository meanwhile; look at it, then run this again."
-    return (
-        "Nothing was published; run this again, and only what the Hub does not have yet is sent."
-        if status is None or status == 429 or status >= 500
-        else "Nothing was published."
-    )
+    if status is None or status == 429 or status >= 500:
+        return (
+            "Run this again: a version is published whole or not at all, and only what the Hub does not "
+            "have yet is sent."
+        )
+    return "The version was not published."

@@ -65,13 +65,22 @@ def sync(path: Path) -> None:
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, is a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @contextmanager
 def disk_errors(output: Path) -> Iterator[None]:
     """Turns a full disk into an error that says so; nothing half-written stays."""
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
         raise InputError(
             f"{output}: the disk is full ({error.strerror or error}). Nothing was replaced; "

@@ -1,8 +1,8 @@
 """`syneg push` up to where the network begins."""
 
 import pytest
-
 from hub.test_folders import write
+
 from syneg.errors import InputError
 from syneg.hub.run import main
 
