@@ -1,1 +1,1 @@
-"""."""
+"""Mining: pairs to negatives that are retrieved from the corpus."""

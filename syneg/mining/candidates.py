@@ -1,0 +1,66 @@
+"""What a miner finds, and what a miner is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+MISSING = -1
+"""Row of a candidate that is not there, where a miner found fewer than were asked for."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The documents that a miner ranks highest, for each of some queries.
+
+    Attributes:
+        rows: Rows of the corpus, best first, `MISSING` at the end of short lists; shape (queries, depth).
+        scores: The miner's scores, NaN where it has none (random); shape (queries, depth). Equal
+            scores are ordered by row, so that the list does not depend on how it was computed.
+    """
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+
+class Miner(Protocol):
+    """Ranks a source's documents for its queries."""
+
+    name: str
+    ranked: bool
+    """Whether rank and score of a candidate mean anything."""
+
+    def search(self, query_rows: np.ndarray, depth: int) -> Candidates:
+        """Returns the best documents for the queries at these rows, shape (queries,)."""
+
+    def score(self, query_rows: np.ndarray, document_rows: np.ndarray) -> np.ndarray:
+        """Returns the score of each query with the document beside it, shape (n,), exact."""
+
+
+def order(rows: np.ndarray, scores: np.ndarray) -> Candidates:
+    """Sorts candidates by falling score, equal scores by row, missing ones last."""
+    scores = np.where(rows == MISSING, -np.inf, scores)
+    by = np.lexsort((rows, -scores), axis=1)
+    rows, scores = np.take_along_axis(rows, by, axis=1), np.take_along_axis(scores, by, axis=1)
+    return Candidates(rows.astype(np.int64), scores.astype(np.float32))
+
+
+def mix(*parts: np.ndarray | int) -> np.ndarray:
+    """Returns uint64 numbers that look random and depend on nothing but `parts`.
+
+    Draws made with them are the same for any order, block size and number of processes. The mixing
+    function is SplitMix64's (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+
+    Args:
+        *parts: Integers or arrays of integers that broadcast together.
+    """
+    state = np.zeros((), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            state = (state ^ np.asarray(part).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return state

@@ -1,0 +1,293 @@
+"""Mining: for each pair the negatives that several miners retrieve and the rules let through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from syneg.mining.arguments import MiningArguments
+from syneg.mining.bm25 import BM25Miner
+from syneg.mining.candidates import MISSING, Candidates, Miner
+from syneg.mining.dense import DenseMiner
+from syneg.mining.filters import Known, Rules, Sieve
+from syneg.mining.keys import document_keys, text_keys
+from syneg.mining.random import RandomMiner
+from syneg.mining.ranks import Ranks
+from syneg.mining.report import MinerReport, MiningReport
+from syneg.rows import Negative, make_negative
+from syneg.sources import Pairs
+
+_PAIRS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class MinedNegatives:
+    """The negatives of pairs, as row numbers into the source; texts are read when asked for.
+
+    Attributes:
+        pairs: The pairs, in whose order everything stands.
+        sources: Names that `source_index` points into.
+        offsets: Where each pair's negatives begin and end, shape (pairs + 1,).
+        document_rows: Row of each negative in the corpus, shape (n,).
+        source_index: Position of its miner in `sources`, shape (n,).
+        ranks: Its rank in the miner's whole list, from 1, positives counted; 0 for random; shape (n,).
+        scores: The miner's score (cosine, inner product or BM25); NaN for random; shape (n,).
+        report: What was kept and dropped.
+    """
+
+    pairs: Pairs
+    sources: list[str]
+    offsets: np.ndarray
+    document_rows: np.ndarray
+    source_index: np.ndarray
+    ranks: np.ndarray
+    scores: np.ndarray
+    report: MiningReport
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[list[Negative]]:
+        return iter_mined(self)
+
+
+def iter_mined(mined: MinedNegatives) -> Iterator[list[Negative]]:
+    """Yields each pair's negatives with their texts, in the order of the pairs.
+
+    Within a pair they stand by miner, in the miners' order, and then by rank.
+    """
+    source = mined.pairs.source
+    for start in range(0, len(mined), 512):
+        stop = min(start + 512, len(mined))
+        first, last = int(mined.offsets[start]), int(mined.offsets[stop])
+        unique, inverse = np.unique(mined.document_rows[first:last], return_inverse=True)
+        texts = source.documents(unique)
+        ids = source.document_ids[unique]
+        for pair in range(start, stop):
+            yield [
+                make_negative(
+                    texts[inverse[i - first]],
+                    mined.sources[mined.source_index[i]],
+                    doc_id=str(ids[inverse[i - first]]),
+                    rank=int(mined.ranks[i]) or None,
+                    score=None if np.isnan(mined.scores[i]) else float(mined.scores[i]),
+                )
+                for i in range(int(mined.offsets[pair]), int(mined.offsets[pair + 1]))
+            ]
+
+
+def mine(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
+    """Mines negatives for pairs.
+
+    Never a negative: what is judged relevant to the query in any split of the source, a document with
+    the text of such a positive, one with the text of the query. A document that two miners find
+    counts for the one named first; the later one goes on down its list. Margins are taken from the
+    pair's own positive. Under `accelerate launch` each process encodes and searches a share, and all
+    return the same.
+
+    Args:
+        pairs: The pairs.
+        args: Which miners and rules.
+        seed: Seed of the random miner and of sampling.
+
+    Returns:
+        The negatives; deterministic given `seed`.
+
+    Raises:
+        InputError: For what a miner cannot use; see the miners.
+    """
+    return _Mining(pairs, args, seed).run()
+
+
+class _Mining:
+    """One call of `mine`, with what its steps share."""
+
+    def __init__(self, pairs: Pairs, args: MiningArguments, seed: int) -> None:
+        self.pairs, self.args, self.seed = pairs, args, seed
+        self.ranks = Ranks()
+        self.queries, self.query_of_pair = np.unique(pairs.query_rows, return_inverse=True)
+        self.report = MiningReport(len(pairs), args.mined_per_miner, args.short_rows)
+        self.dense: DenseMiner | None = None
+
+    def run(self) -> MinedNegatives:
+        args = self.args
+        self._read_known()
+        needs_dense = "dense" in args.miners or args.margin_scores == "dense"
+        if needs_dense:
+            self.dense = DenseMiner(self.pairs.source, args, self.queries, self.ranks)
+        names = [*args.miners, *(["random"] if args.short_rows == "random" else [])]
+        sources = list(dict.fromkeys(names))
+        taken = np.zeros((len(self.pairs), 0), dtype=np.int64)
+        found: list[tuple[int, Candidates, np.ndarray]] = []
+        for name in args.miners:
+            kept = self._mine_with(name, taken)
+            found.append((sources.index(name), *kept))
+            taken = np.concatenate([taken, kept[0].rows], axis=1)
+        return self._collect(sources, found)
+
+    def _read_known(self) -> None:
+        """Reads the keys of all texts, and every judged positive of the pairs' queries."""
+        source = self.pairs.source
+        self.document_keys = document_keys(source)
+        ids = source.query_ids[self.queries]
+        self.query_keys = text_keys(source.queries.select(self.queries.tolist())["text"][:])
+        positives = [
+            {
+                d
+                for qrels in source.qrels.values()
+                for d, relevance in qrels.get(q, {}).items()
+                if relevance > 0
+            }
+            for q in ids
+        ]
+        self.positives = [source.document_ids.get_indexer(sorted(docs)) for docs in positives]
+        # The pairs' own positives count as such also where a caller made the pairs himself.
+        for query, row in zip(self.query_of_pair, self.pairs.positive_rows, strict=True):
+            if row not in self.positives[query]:
+                self.positives[query] = np.append(self.positives[query], row)
+        self.pair_keys = text_keys(
+            f"{q}\t{d}"
+            for q, d in zip(
+                ids[self.query_of_pair], source.document_ids[self.pairs.positive_rows], strict=True
+            )
+        )
+
+    def _miner(self, name: str) -> Miner:
+        if name == "bm25":
+            return BM25Miner(self.pairs.source, self.args)
+        if name == "random":
+            return RandomMiner(self.pairs.source, self.seed)
+        assert self.dense is not None
+        return self.dense
+
+    def _mine_with(self, name: str, taken: np.ndarray) -> tuple[Candidates, np.ndarray]:
+        """Returns one miner's negatives, shape (pairs, mined_per_miner), and their ranks."""
+        args, report = self.args, MinerReport()
+        self.report.miners[name] = report
+        miner = self._miner(name)
+        rules = Rules(
+            keep=args.mined_per_miner,
+            rank_from=args.rank_from if miner.ranked else 1,
+            min_score=args.min_score.get(name),  # type: ignore[union-attr]
+            max_score=args.max_score.get(name),  # type: ignore[union-attr]
+            absolute_margin=args.absolute_margin.get(name),  # type: ignore[union-attr]
+            relative_margin=args.relative_margin.get(name),  # type: ignore[union-attr]
+            sampled=args.mined_selection == "sampled" and miner.ranked,
+            sample_from=args.sample_from,
+        )
+        share = self.ranks.share(self.queries)
+        candidates = self.ranks.join(miner.search(share, args.mining_depth))
+        by_dense = self.dense is not None and miner is not self.dense and args.margin_scores == "dense"
+        scorer: Miner = self.dense if by_dense else miner  # type: ignore[assignment]
+        parts = []
+        for start in range(0, len(self.pairs), _PAIRS_AT_ONCE):
+            here = slice(start, start + _PAIRS_AT_ONCE)
+            parts.append(self._sift(candidates, here, rules, scorer, miner, taken[here], report))
+        rows, scores, ranks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        kept = (rows != MISSING).sum(axis=1)
+        report.kept = int(kept.sum())
+        report.short_rows = int((kept < rules.keep).sum())
+        report.empty_rows = int((kept == 0).sum())
+        return Candidates(rows, scores), ranks
+
+    def _sift(
+        self,
+        candidates: Candidates,
+        here: slice,
+        rules: Rules,
+        scorer: Miner,
+        miner: Miner,
+        taken: np.ndarray,
+        report: MinerReport,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Applies the rules to a block of pairs; returns rows, scores and ranks of what is kept."""
+        queries = self.query_of_pair[here]
+        positive_rows = self.pairs.positive_rows[here]
+        mine = Candidates(candidates.rows[queries], candidates.scores[queries])
+        sieve = Sieve(mine, report)
+        if miner.ranked:
+            report.positives_beyond += int((~(mine.rows == positive_rows[:, None]).any(axis=1)).sum())
+        sieve.drop_known(self._known(here), self._taken_keys(taken))
+        sieve.drop_ranks(rules.rank_from)
+        positive_scores, scores = None, mine.scores
+        if rules.needs_positive:
+            positive_scores = scorer.score(self.queries[queries], positive_rows)
+            if scorer is not miner:
+                scores = self.dense.rescore(self.queries[queries], mine)  # type: ignore[union-attr]
+        sieve.drop_scores(rules, scores, positive_scores)
+        sieve.select(rules, self.seed, self.pair_keys[here])
+        return _compact(sieve.alive, mine, rules.keep, miner.ranked)
+
+    def _known(self, here: slice) -> Known:
+        queries = self.query_of_pair[here]
+        positives = [self.positives[query] for query in queries]
+        offsets = np.cumsum([0, *(len(rows) for rows in positives)])[:-1]
+        return Known(self.document_keys, self.query_keys[queries], np.concatenate(positives), offsets)
+
+    def _taken_keys(self, taken: np.ndarray) -> np.ndarray:
+        return np.where(taken == MISSING, np.uint64(0), self.document_keys[np.maximum(taken, 0)])
+
+    def _collect(self, sources: list[str], found: list[tuple[int, Candidates, np.ndarray]]) -> MinedNegatives:
+        if self.args.short_rows == "random":
+            found = [*found, self._fill(sources.index("random"), [rows.rows for _, rows, _ in found])]
+        rows = np.concatenate([candidates.rows for _, candidates, _ in found], axis=1)
+        scores = np.concatenate([candidates.scores for _, candidates, _ in found], axis=1)
+        ranks = np.concatenate([ranks for *_, ranks in found], axis=1)
+        owner = np.concatenate([np.full(c.rows.shape[1], index, dtype=np.int8) for index, c, _ in found])
+        there = rows != MISSING
+        return MinedNegatives(
+            pairs=self.pairs,
+            sources=sources,
+            offsets=np.concatenate([[0], np.cumsum(there.sum(axis=1))]),
+            document_rows=rows[there],
+            source_index=np.broadcast_to(owner, rows.shape)[there],
+            ranks=ranks[there],
+            scores=scores[there],
+            report=self.report,
+        )
+
+    def _fill(self, index: int, found: list[np.ndarray]) -> tuple[int, Candidates, np.ndarray]:
+        """Returns random documents, for each pair as many as its miners are short of."""
+        short = np.stack([(rows == MISSING).sum(axis=1) for rows in found], axis=1)
+        wanted, taken = short.sum(axis=1), np.concatenate(found, axis=1)
+        keep = int(wanted.max())
+        most = max(len(rows) for rows in self.positives)
+        # Another seed than the random miner's, whose documents are taken already.
+        miner = RandomMiner(self.pairs.source, self.seed + 1)
+        candidates = miner.search(self.queries, 2 * (keep + taken.shape[1] + most) + 16)
+        parts = []
+        for start in range(0, len(self.pairs), _PAIRS_AT_ONCE):
+            here = slice(start, start + _PAIRS_AT_ONCE)
+            queries = self.query_of_pair[here]
+            mine = Candidates(candidates.rows[queries], candidates.scores[queries])
+            sieve = Sieve(mine, MinerReport())
+            sieve.drop_known(self._known(here), self._taken_keys(taken[here]))
+            alive = sieve.alive & (np.cumsum(sieve.alive, axis=1) <= wanted[here, None])
+            parts.append(_compact(alive, mine, keep, ranked=False))
+        rows, scores, ranks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        left = (rows != MISSING).sum(axis=1)
+        for column, name in enumerate(self.args.miners):
+            used = np.minimum(left, short[:, column])
+            self.report.miners[name].filled = int(used.sum())
+            left = left - used
+        return index, Candidates(rows, scores), ranks
+
+
+def _compact(
+    alive: np.ndarray, candidates: Candidates, keep: int, ranked: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Moves what is alive to the left: rows, scores and ranks (0 for none), shape (pairs, keep)."""
+    pairs, depth = alive.shape
+    width = min(keep, depth)
+    columns = np.argsort(~alive, axis=1, kind="stable")[:, :width]
+    there = np.take_along_axis(alive, columns, axis=1)
+    rows = np.full((pairs, keep), MISSING, dtype=np.int64)
+    scores = np.full((pairs, keep), np.nan, dtype=np.float32)
+    ranks = np.zeros((pairs, keep), dtype=np.int32)
+    rows[:, :width] = np.where(there, np.take_along_axis(candidates.rows, columns, axis=1), MISSING)
+    scores[:, :width] = np.where(there, np.take_along_axis(candidates.scores, columns, axis=1), np.nan)
+    if ranked:
+        ranks[:, :width] = np.where(there, columns + 1, 0)
+    return rows, scores, ranks
