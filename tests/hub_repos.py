@@ -18,8 +18,8 @@ class File:
 
     @property
     def pointer(self) -> bytes:
-        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.content)}\n"
-        return text.encode()
+        content = f"oid sha256:{self.sha256}\nsize {len(self.content)}\n"
+        return f"version https://git-lfs.github.com/spec/v1\n{content}".encode()
 
     @property
     def git_oid(self) -> str:

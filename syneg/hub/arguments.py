@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from syneg.config import split_commas
+
 
 @dataclass
 class PushArguments:
@@ -20,3 +22,25 @@ class PushArguments:
     tag: str | None = field(
         default=None, metadata={"help": "The revision's tag; by default v and the data set's version."}
     )
+
+
+@dataclass
+class ModelCardArguments:
+    """What the card of a model says; for a data set, its folder has it all."""
+
+    base_model: str | None = field(
+        default=None, metadata={"help": "The model that training began with, as a Hub id."}
+    )
+    trained_on: list[str] | None = field(
+        default=None, metadata={"help": "Data sets it was trained on, as Hub ids."}
+    )
+    licence: str | None = field(default=None, metadata={"help": "Licence of the model, as in apache-2.0."})
+    model_results: str | None = field(
+        default=None, metadata={"help": "A folder of MTEB result files of the model, for the card."}
+    )
+    base_model_results: str | None = field(
+        default=None, metadata={"help": "The same of the base model, to compare with."}
+    )
+
+    def __post_init__(self) -> None:
+        self.trained_on = split_commas(self.trained_on) or None

@@ -8,14 +8,14 @@ would end the block. YAML is written by a YAML writer.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
+from huggingface_hub import DatasetCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -102,13 +102,8 @@ def dataset_card(info: DatasetCardInfo, folder: FolderInfo) -> str:
         info: What made the data set.
         folder: The folder as written: configurations, splits, sizes; its rows give the examples.
     """
-    body = _environment().get_template("dataset_card.md.j2").render(_context(info, folder))
+    body = card_environment().get_template("dataset_card.md.j2").render(_context(info, folder))
     return f"---\n{_card_data(info, folder).to_yaml()}\n---\n\n{body}\n"
-
-
-def load_card(path: Path) -> DatasetCard:
-    """Reads a card back, YAML apart from text."""
-    return DatasetCard.load(path)
 
 
 def _card_data(info: DatasetCardInfo, folder: FolderInfo) -> DatasetCardData:
@@ -164,8 +159,8 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
         "summary": _summary(info),
         "sizes": sizes,
         "num_negatives": sum(name.startswith("negative_") for name in triplet.features) if triplet else 0,
-        "repo_id": _code(info.repo_id or f"syneg/{info.name}"),
-        "revision": _code(f"v{info.version}") if info.version else None,
+        "repo_id": code(info.repo_id or f"syneg/{info.name}"),
+        "revision": code(f"v{info.version}") if info.version else None,
         "first_split": next(iter(folder.configs.get("default", {"train": None}))),
         "mixture": _mixture(sources),
         "tables": _tables(info),
@@ -244,11 +239,12 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+def card_environment(filters: Mapping[str, Callable[..., Any]] = {}) -> Environment:
+    """Returns the environment that cards are rendered in: everything is escaped unless marked."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"cut": _cut, "line": _line, "report": _report, "facts": _facts}
+    environment.filters |= {"cut": _cut, "line": _line, "report": _report, "facts": _facts, **filters}
     return environment
 
 
@@ -264,7 +260,7 @@ def _line(text: Any) -> Markup:
     return Markup(plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
-def _code(text: str) -> Markup:
+def code(text: str) -> Markup:
     """Text between double quotes in a fenced code block; what does not belong there is left out."""
     return Markup(re.sub(r"[^\w./-]", "", text))
 
@@ -289,6 +285,7 @@ def _report(value: Any) -> Markup:
         rows = Markup("\n").join(
             Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), _report(item))
             for name, item in value.items()
+            if item is not None
         )
         return Markup("<table>\n{}\n</table>").format(rows)
     if isinstance(value, Sequence) and not isinstance(value, str):

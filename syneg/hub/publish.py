@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from syneg.errors import InputError
 from syneg.hub.folders import CARD, MANIFEST, FolderInfo, read_folder
+from syneg.hub.model_cards import ModelCardInfo, model_card
 
 logger = logging.getLogger(__name__)
 
@@ -121,21 +122,40 @@ def push_model(
     folder: str | Path,
     repo_id: str,
     *,
+    info: ModelCardInfo | None = None,
     private: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
     tag: str | None = None,
 ) -> Published:
-    """Publishes a SentenceTransformer folder with its card; arguments as for `push_dataset`."""
+    """Publishes a SentenceTransformer folder.
+
+    Args:
+        folder: The folder, as `SentenceTransformer.save_pretrained` or a trainer writes it.
+        repo_id: Where on the Hub.
+        info: What the card says; the folder's own card is sent where it is None.
+        private: As for `push_dataset`, like all that follow.
+        dry_run: Send nothing.
+        overwrite: Replace a repository that this package did not make, or move a tag that exists.
+        tag: The revision's tag; none where it is None.
+
+    Raises:
+        InputError: Where it is no such folder, the Hub refuses, or it cannot be reached.
+    """
     folder = Path(folder)
-    for name in ("modules.json", CARD):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: no SentenceTransformer folder ({name} is missing).")
+    if not (folder / "modules.json").is_file():
+        raise InputError(f"{folder}: no SentenceTransformer folder (modules.json is missing).")
     files: dict[str, Path | bytes] = {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not _is_training_state(path.relative_to(folder))
     }
+    if info is not None:
+        files[CARD] = model_card(replace(info, repo_id=repo_id, revision=tag), folder).encode()
+    if CARD not in files:
+        raise InputError(
+            f"{folder}: the model has no card ({CARD}); give the parts of one, as in --base_model."
+        )
     files[MANIFEST] = _manifest({"format": MODEL_FORMAT}, files)
     return _publish(_plan(repo_id, "model", files, tag), private, dry_run, overwrite)
 

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from syneg.config import ConfigParser
 from syneg.errors import InputError
-from syneg.hub.arguments import PushArguments
-from syneg.hub.folders import MANIFEST
+from syneg.hub.arguments import ModelCardArguments, PushArguments
+
+if TYPE_CHECKING:
+    from syneg.hub.model_cards import ModelCardInfo
+    from syneg.hub.publish import Published
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Publishes a data set folder or a model folder, or shows what would be published."""
-    parser = ConfigParser(PushArguments, prog="syneg push", description=main.__doc__)
-    (args,) = parser.parse(argv)
-    from syneg.hub.publish import push_dataset, push_model
-
-    folder = Path(args.folder)
-    if not folder.is_dir():
-        raise InputError(f"--folder {args.folder!r}: no such folder.")
-    push = push_model if (folder / "modules.json").is_file() else push_dataset
-    if push is push_dataset and not (folder / MANIFEST).is_file():
-        raise InputError(
-            f"--folder {args.folder!r}: neither a data set folder ({MANIFEST}) nor a SentenceTransformer "
-            "folder (modules.json)."
-        )
-    done = push(
-        folder,
-        args.repo_id,
-        private=args.private,
-        dry_run=args.dry_run,
-        overwrite=args.overwrite,
-        tag=args.tag,
-    )
+    parser = ConfigParser((PushArguments, ModelCardArguments), prog="syneg push", description=main.__doc__)
+    args, card = parser.parse(argv)
+    done = _push(args, card)
     if args.dry_run:
         print(done.plan.card)
     for name, size in done.plan.sizes().items():
@@ -45,3 +31,47 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{'removed':>15}  {name}")
     tagged = f", tag {done.plan.tag}" if done.plan.tag else ", no tag (the data set has no version)"
     print(f"Published {done.url} (commit {done.commit}{tagged}).")
+
+
+def _push(args: PushArguments, card: ModelCardArguments) -> Published:
+    from syneg.hub.folders import MANIFEST
+    from syneg.hub.publish import push_dataset, push_model
+
+    folder = Path(args.folder)
+    if not folder.is_dir():
+        raise InputError(f"--folder {args.folder!r}: no such folder.")
+    how: dict[str, Any] = {
+        "private": args.private,
+        "dry_run": args.dry_run,
+        "overwrite": args.overwrite,
+        "tag": args.tag,
+    }
+    if (folder / "modules.json").is_file():
+        return push_model(folder, args.repo_id, info=_card_info(args.repo_id, card), **how)
+    given = [name for name, value in vars(card).items() if value is not None]
+    if given:
+        raise InputError(f"--{given[0]} is for models; {args.folder!r} is none (modules.json is missing).")
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"--folder {args.folder!r}: neither a data set folder ({MANIFEST}) nor a SentenceTransformer "
+            "folder (modules.json)."
+        )
+    return push_dataset(folder, args.repo_id, **how)
+
+
+def _card_info(repo_id: str, card: ModelCardArguments) -> ModelCardInfo | None:
+    """Returns what the command line says of the model; None where it says nothing."""
+    if all(value is None for value in vars(card).values()):
+        return None
+    from syneg.hub.model_cards import ModelCardInfo, read_mteb_results
+
+    if card.base_model_results and not card.model_results:
+        raise InputError("--base_model_results needs --model_results to compare with.")
+    results = read_mteb_results(card.model_results, card.base_model_results) if card.model_results else []
+    return ModelCardInfo(
+        name=repo_id.rpartition("/")[2],
+        base_model=card.base_model,
+        datasets=card.trained_on or [],
+        licence=card.licence,
+        results=results,
+    )
