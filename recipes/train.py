@@ -1,0 +1,47 @@
+"""Fine-tunes a retriever on rows with negatives.
+
+On one device:
+    python recipes/train.py --config recipes/scifact/minilm.yaml --dataset FOLDER --output out
+On several:
+    accelerate launch --config_file recipes/accelerate_configs/multi_gpu.yaml \
+        recipes/train.py --config recipes/scifact/minilm.yaml --dataset FOLDER --output out
+
+Every key of the YAML file can be given as ``--key value``, which wins; ``--help`` lists them all.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from syneg import ContrastiveArguments, ContrastiveTrainer, InputError, Mixture, SyNegCollator
+from syneg.config import ConfigParser
+from syneg.training.run import TrainArguments, load_model, load_rows, save
+
+
+def train(what: TrainArguments, how: ContrastiveArguments) -> None:
+    """Loads, trains, saves."""
+    dataset = load_rows(what)
+    model = load_model(what)
+    collator = SyNegCollator(
+        model,
+        mixture=Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise),
+        seed=how.seed,
+        query_prompt=what.query_prompt,
+        document_prompt=what.document_prompt,
+        empty_rows=what.empty_rows,
+    )
+    trainer = ContrastiveTrainer(model=model, args=how, train_dataset=dataset, data_collator=collator)
+    trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
+    save(trainer, what)
+    if how.push_to_hub:
+        trainer.push_to_hub()
+
+
+if __name__ == "__main__":
+    try:
+        train(*ConfigParser((TrainArguments, ContrastiveArguments)).parse())
+    except InputError as error:
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

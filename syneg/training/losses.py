@@ -1,0 +1,220 @@
+"""Losses, as functions of embeddings and scores.
+
+All are over one batch: b queries, each with a positive and k negatives of its own, and c candidates
+that the batch shares. Each returns one value an instance, shape (b,), in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -torch.inf
+
+
+def own_scores(queries: Tensor, documents: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    """Returns the similarity of each query with its positive and its own negatives.
+
+    Args:
+        queries: Shape (b, d).
+        documents: Shape (n, d).
+        positive: Row of each positive in `documents`, shape (b,).
+        negatives: Rows of the negatives, -1 where there is none, shape (b, k).
+
+    Returns:
+        Shape (b, 1 + k), the positive first; what stands for no negative is to be masked.
+    """
+    own = torch.cat([positive.unsqueeze(1), negatives.clamp(min=0)], dim=1)
+    return torch.einsum("bd,bkd->bk", queries, documents[own])
+
+
+def info_nce(
+    own: Tensor,
+    own_mask: Tensor,
+    temperature: float,
+    shared: Tensor | None = None,
+    shared_mask: Tensor | None = None,
+    own_bias: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE: -log softmax of the positive among the instance's negatives (SyNeg, section 3).
+
+    L = -log( f(q,d+) / (f(q,d+) + sum over own negatives f(q,d-) + sum over shared ones f(q,d')) ) with
+    f = exp(s / temperature). The paper's loss is the one without `shared`.
+
+    Args:
+        own: Similarities with the positive and the own negatives, shape (b, 1 + k).
+        own_mask: True where there is a negative that counts, shape (b, k).
+        temperature: tau.
+        shared: Similarities with the batch's other documents, shape (b, c).
+        shared_mask: True where such a document counts, shape (b, c).
+        own_bias: Added to the own negatives' logits, shape (b, k): log weights, or hardness.
+
+    Returns:
+        Shape (b,).
+    """
+    logits = negative_logits(own, own_mask, temperature, own_bias)
+    rest = torch.logsumexp(logits, dim=1)
+    if shared is not None and shared_mask is not None and shared.shape[1] > 0:
+        others = (shared.float() / temperature).masked_fill(~shared_mask, MASKED)
+        rest = torch.logaddexp(rest, torch.logsumexp(others, dim=1))
+    return rest - logits[:, 0]
+
+
+def negative_logits(own: Tensor, own_mask: Tensor, temperature: float, own_bias: Tensor | None) -> Tensor:
+    """Returns the logits of the positive and the own negatives, shape (b, 1 + k)."""
+    logits = own.float() / temperature
+    negatives = logits[:, 1:] if own_bias is None else logits[:, 1:] + own_bias
+    return torch.cat([logits[:, :1], negatives.masked_fill(~own_mask, MASKED)], dim=1)
+
+
+def shared_candidates(
+    columns: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    text_key: Tensor,
+    doc_key: Tensor,
+    known: Tensor,
+    mask_known: bool = True,
+) -> Tensor:
+    """Says which of the batch's documents count as in-batch negatives of which instance.
+
+    Never the instance's own positive and negatives, nor a text equal to one of them; and, with
+    `mask_known`, no document that is known to be a positive of the query, by its id or by its text.
+
+    Args:
+        columns: Position of each candidate among the texts, shape (c,).
+        positive: Position of each instance's positive, shape (b,).
+        negatives: Positions of its own negatives, -1 where there is none, shape (b, k).
+        text_key: Key of every text, shape (n,).
+        doc_key: Key of every text's document id, 0 where it has none, shape (n,).
+        known: Keys that the query's positives have, 0 where there are fewer, shape (b, m).
+        mask_known: Whether known positives are left out.
+
+    Returns:
+        True where the candidate counts, shape (b, c).
+    """
+    candidate_text, candidate_id = text_key[columns], doc_key[columns]
+    own = torch.cat([positive.unsqueeze(1), negatives], dim=1)
+    own_text = torch.where(own >= 0, text_key[own.clamp(min=0)], 0)
+    counts = torch.ones(len(positive), len(columns), dtype=torch.bool, device=columns.device)
+    # One comparison a column of `own`: (b, c) at a time instead of (b, c, k).
+    for key in own_text.unbind(1):
+        counts &= candidate_text != key.unsqueeze(1)
+    if mask_known:
+        for key in known.unbind(1):
+            is_known = (candidate_text == key.unsqueeze(1)) | (candidate_id == key.unsqueeze(1))
+            counts &= ~(is_known & (key != 0).unsqueeze(1))
+    return counts
+
+
+def below_margin(scores: Tensor, positive_scores: Tensor, margin: float | None) -> Tensor:
+    """Says which scores are not suspiciously high: at most the positive's plus a margin.
+
+    A negative above that is likely to be a false one (Qwen3-Embedding, section 3.1, with 0.1).
+
+    Args:
+        scores: Similarities, shape (b, c).
+        positive_scores: The positives' similarities, shape (b,).
+        margin: The margin; None lets everything pass.
+
+    Returns:
+        True where it passes, shape (b, c).
+    """
+    if margin is None:
+        return torch.ones_like(scores, dtype=torch.bool)
+    return scores.detach() <= positive_scores.detach().unsqueeze(1) + margin
+
+
+def hardness_bias(own: Tensor, strength: float) -> Tensor:
+    """Returns what hardness weighting adds to the own negatives' logits, shape (b, k).
+
+    strength * stop_grad(similarity): the softmax's weight of a negative is multiplied by
+    exp(strength * s) (Lan et al. 2025, arXiv 2503.04812, equation 5; EmbeddingGemma, arXiv 2509.20354,
+    for explicit negatives).
+    """
+    return strength * own[:, 1:].detach().float()
+
+
+def kl_distillation(
+    own: Tensor, own_mask: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float = 1.0
+) -> Tensor:
+    """KL divergence from the teacher's distribution over positive and own negatives to the student's.
+
+    (Hinton et al. 2015, arXiv 1503.02531; over a query's candidates: RocketQAv2, arXiv 2110.07367.)
+
+    Args:
+        own: The student's similarities, the positive first, shape (b, 1 + k).
+        own_mask: True where there is a negative, shape (b, k).
+        teacher: The teacher's scores, NaN where unknown, shape (b, 1 + k). An instance whose positive
+            has no score gives 0, a negative without a score is left out.
+        temperature: The student's.
+        teacher_temperature: The teacher's.
+
+    Returns:
+        Shape (b,).
+    """
+    present = torch.cat([torch.ones_like(own_mask[:, :1]), own_mask], dim=1) & ~teacher.isnan()
+    usable = present[:, 0] & (present.sum(dim=1) > 1)
+    present[:, 0] = True  # An empty row would be NaN; `usable` takes it out below.
+    student_log = F.log_softmax((own.float() / temperature).masked_fill(~present, MASKED), dim=1)
+    teacher_logits = (teacher.nan_to_num() / teacher_temperature).masked_fill(~present, MASKED)
+    teacher_log = F.log_softmax(teacher_logits, dim=1)
+    terms = teacher_log.exp() * (teacher_log - student_log).masked_fill(~present, 0.0)
+    return terms.masked_fill(~present, 0.0).sum(dim=1) * usable
+
+
+def margin_mse(own: Tensor, own_mask: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Squared error of the margin between positive and negative (Hofstaetter et al. 2020, arXiv 2010.02666).
+
+    The student's margin is that of the logits (similarity / temperature), so that cosine scores can reach
+    the teacher's range.
+
+    Args:
+        own: The student's similarities, the positive first, shape (b, 1 + k).
+        own_mask: True where there is a negative, shape (b, k).
+        teacher: The teacher's scores, NaN where unknown, shape (b, 1 + k).
+        temperature: The student's.
+
+    Returns:
+        The mean over the instance's negatives that have a score, 0 where none has, shape (b,).
+    """
+    logits = own.float() / temperature
+    margins = logits[:, :1] - logits[:, 1:]
+    target = teacher[:, :1] - teacher[:, 1:]
+    present = own_mask & ~target.isnan()
+    errors = (margins - target.nan_to_num()).square() * present
+    return errors.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+
+
+def source_entropy(own: Tensor, own_mask: Tensor, source: Tensor, temperature: float = 0.1) -> Tensor:
+    """CausalNeg's source-blind term (arXiv 2606.01304): how well scores tell the sources apart.
+
+    The softmax over the instance's negatives is summed by source; the term is log S minus the entropy
+    of that distribution over the S sources present. It is 0 where the query gives every source the same
+    mass, and instances with one source give 0. (Sources with more negatives are compared by their mean
+    mass, since the mixture, not the query, decides how many there are. The paper's text gives entropy,
+    weight and temperature; this normalisation is ours.)
+
+    Args:
+        own: Similarities, the positive first, shape (b, 1 + k).
+        own_mask: True where there is a negative, shape (b, k).
+        source: Key of each negative's source, shape (b, k).
+        temperature: Of the softmax over negatives.
+
+    Returns:
+        Shape (b,), between 0 and log S.
+    """
+    if own_mask.shape[1] == 0:
+        return own.float().sum(dim=1) * 0.0
+    scores = (own[:, 1:].float() / temperature).masked_fill(~own_mask, MASKED)
+    same = (source.unsqueeze(2) == source.unsqueeze(1)) & own_mask.unsqueeze(1) & own_mask.unsqueeze(2)
+    # The first negative of each source stands for it.
+    first = own_mask & ~torch.tril(same, diagonal=-1).any(dim=2)
+    log_mass = torch.logsumexp(scores.unsqueeze(1).masked_fill(~same, MASKED), dim=2)
+    log_mass = (log_mass - same.sum(dim=2).clamp(min=1).log()).masked_fill(~first, MASKED)
+    several = first.sum(dim=1) > 1
+    # A row of -inf would make the gradient NaN; such rows do not count anyway.
+    log_share = F.log_softmax(log_mass.masked_fill(~several.unsqueeze(1), 0.0), dim=1)
+    entropy = -(log_share.exp() * log_share.masked_fill(~first, 0.0)).sum(dim=1)
+    return (first.sum(dim=1).clamp(min=1).float().log() - entropy) * several

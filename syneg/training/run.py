@@ -1,0 +1,242 @@
+"""`syneg train` and `recipes/train.py`: from a configuration to a saved model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syneg.errors import InputError
+
+if TYPE_CHECKING:
+    from syneg.training.arguments import ContrastiveArguments
+    from syneg.training.trainer import ContrastiveTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainArguments:
+    """What is trained, and on what. How is in `ContrastiveArguments`."""
+
+    model: str = field(metadata={"help": "The retriever: a folder, a Hub id or package:NAME/FOLDER."})
+    dataset: str = field(metadata={"help": "Rows with negatives: a folder or a Hub id."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "The data set's configuration; its default one where null."}
+    )
+    split: str = field(default="train", metadata={"help": "The data set's split."})
+    streaming: bool = field(default=False, metadata={"help": "Whether to stream the data set."})
+    max_rows: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
+    mixture: str = field(
+        default="synthetic=1,dense=2",
+        metadata={
+            "help": "Negatives an instance: synthetic=1,dense=2; none; all; pure:synthetic=3; "
+            "ratio:synthetic=0.7,dense=1,total=4; direct:synthetic=1,dense=2,total=3."
+        },
+    )
+    negative_order: str = field(
+        default="random",
+        metadata={
+            "help": "random, or a curriculum over the epochs.",
+            "choices": ["random", "easy_to_hard", "hard_to_easy"],
+        },
+    )
+    synthetic_rise: float = field(
+        default=1.0, metadata={"help": "By what factor the synthetic share has grown in the last epoch."}
+    )
+    empty_rows: str = field(
+        default="error",
+        metadata={
+            "help": "Rows without negatives: an error, or in-batch only.",
+            "choices": ["error", "in_batch"],
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Longest text in tokens; the model's own where null."}
+    )
+    query_prompt: str | None = field(default=None, metadata={"help": "Put before queries; else the model's."})
+    document_prompt: str | None = field(
+        default=None, metadata={"help": "Put before documents; else the model's."}
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters; 0 trains all weights."})
+    lora_alpha: int | None = field(
+        default=None, metadata={"help": "LoRA's alpha; twice the rank where null."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "LoRA's dropout."})
+    lora_modules: str = field(
+        default="all-linear", metadata={"help": "Modules that get adapters, split by commas."}
+    )
+    lora_merge: bool = field(
+        default=False, metadata={"help": "Whether to merge the adapters into the saved weights."}
+    )
+    quantize: str = field(
+        default="none",
+        metadata={"help": "4bit: QLoRA, with bitsandbytes on a GPU.", "choices": ["none", "4bit"]},
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains a model as the command line says.
+
+    Args:
+        argv: The command line without the program's name; `sys.argv` where None.
+
+    Returns:
+        0; or 2 after bad input, which is told in one line on stderr.
+    """
+    from syneg.config import ConfigParser
+    from syneg.training.arguments import ContrastiveArguments
+
+    try:
+        parser = ConfigParser((TrainArguments, ContrastiveArguments), prog="syneg train")  # type: ignore[arg-type]
+        what, how = parser.parse(argv)
+        folder = run(what, how)
+    except InputError as error:
+        # Every process of a launch fails alike; one line is enough.
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(folder)
+    return 0
+
+
+def run(what: TrainArguments, how: ContrastiveArguments) -> Path:
+    """Trains and saves a model.
+
+    Args:
+        what: What is trained, and on what.
+        how: How.
+
+    Returns:
+        The folder, which `SentenceTransformer(folder)` loads.
+
+    Raises:
+        InputError: For a model, data set or argument that cannot be used.
+    """
+    trainer = make_trainer(what, how)
+    trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
+    save(trainer, what)
+    if how.push_to_hub:
+        trainer.push_to_hub()
+    return Path(str(how.output_dir))
+
+
+def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
+    """Loads model and data set and returns the trainer; `kwargs` are passed to it.
+
+    Raises:
+        InputError: For a model, data set or argument that cannot be used.
+    """
+    from syneg.training.collator import SyNegCollator
+    from syneg.training.mixing import Mixture
+    from syneg.training.trainer import ContrastiveTrainer
+
+    if not how.output_dir:
+        raise InputError("--output is missing: the folder to write.")
+    mixture = Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise)
+    dataset = load_rows(what)
+    model = load_model(what)
+    collator = SyNegCollator(
+        model,
+        mixture=mixture,
+        seed=how.seed,
+        query_prompt=what.query_prompt,
+        document_prompt=what.document_prompt,
+        empty_rows=what.empty_rows,
+    )
+    return ContrastiveTrainer(model=model, args=how, train_dataset=dataset, data_collator=collator, **kwargs)
+
+
+def load_rows(what: TrainArguments) -> Any:
+    """Loads the data set's rows.
+
+    Raises:
+        InputError: Where there is no such data set, configuration or split.
+    """
+    from datasets import load_dataset
+
+    name = what.dataset
+    looks_like_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1
+    if looks_like_path and not Path(name).is_dir():
+        raise InputError(
+            f"data set {name!r}: no such folder. Give a folder that `syneg build` wrote, or a Hub id."
+        )
+    try:
+        rows = load_dataset(name, what.dataset_config, split=what.split, streaming=what.streaming)
+    except (ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"data set {name!r}, split {what.split!r} cannot be read: {reason}") from error
+    return rows if what.max_rows is None else rows.take(what.max_rows)
+
+
+def load_model(what: TrainArguments) -> Any:
+    """Loads the model, with adapters where the arguments ask for them.
+
+    Raises:
+        InputError: Where the model cannot be found, or quantised here.
+    """
+    from syneg.encoders import load_encoder
+
+    options: dict[str, Any] = {}
+    if what.quantize == "4bit":
+        options["model_kwargs"] = {"quantization_config": _four_bit(what)}
+    model = load_encoder(what.model, max_length=what.max_length, **options)
+    if what.lora_rank:
+        from peft import LoraConfig, TaskType
+
+        names = [name.strip() for name in what.lora_modules.split(",") if name.strip()]
+        model.add_adapter(
+            LoraConfig(
+                task_type=TaskType.FEATURE_EXTRACTION,
+                r=what.lora_rank,
+                lora_alpha=what.lora_alpha or 2 * what.lora_rank,
+                lora_dropout=what.lora_dropout,
+                target_modules=names[0] if len(names) == 1 else names,
+            )
+        )
+    return model
+
+
+def _four_bit(what: TrainArguments) -> Any:
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not what.lora_rank:
+        raise InputError("--quantize 4bit needs adapters to train: set --lora_rank, to 16 say.")
+    if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
+        raise InputError("--quantize 4bit needs a CUDA GPU and the package bitsandbytes.")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def save(trainer: ContrastiveTrainer, what: TrainArguments) -> None:
+    """Saves the model, merged where asked for, and its card."""
+    if what.lora_rank and what.lora_merge:
+        merge_adapters(trainer.model)
+    trainer.save_model()
+    trainer.save_state()
+
+
+def merge_adapters(model: Any) -> None:
+    """Adds the adapters' product to the weights they adapt, and removes the adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    transformer = model[0].model
+    for module in list(transformer.modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+    for name, module in list(transformer.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            parent = transformer.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    transformer._hf_peft_config_loaded = False
+    if hasattr(transformer, "peft_config"):
+        del transformer.peft_config

@@ -1,0 +1,366 @@
+"""`ContrastiveTrainer`: sentence-transformers' trainer with a training step of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import ProgressCallback
+
+from syneg.errors import InputError
+from syneg.training import distributed
+from syneg.training.arguments import ContrastiveArguments
+from syneg.training.callbacks import QuietProgress, SetEpoch
+from syneg.training.collator import SyNegCollator
+from syneg.training.data import EpochLoader, check_dataset
+from syneg.training.instances import Instances
+from syneg.training.objective import ContrastiveObjective
+from syneg.training.report import TrainingReport
+from syneg.training.sampling import Rows, RowSampler
+from syneg.training.step import DEFAULT_CHUNK_TOKENS, Embedder, Plan, bytes_per_token, free_memory
+from syneg.training.texts import Padder, Texts, split_chunks
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteLoss(InputError):
+    """The loss became infinite or NaN; the message names the batch's rows."""
+
+
+class ContrastiveTrainer(SentenceTransformerTrainer):
+    """Fine-tunes a dense retriever on rows with negatives.
+
+    Each step embeds every text of the batch once, in chunks of similar length; computes the loss of the
+    whole batch, over all processes; and goes back through the chunks, by GradCache where their activations
+    would not fit into memory. Steps that are accumulated make one larger batch, so in-batch negatives
+    span all of it.
+
+    Args:
+        model: The SentenceTransformer.
+        args: See `ContrastiveArguments`.
+        train_dataset: Rows (see `SyNegCollator`), a `Dataset` or an `IterableDataset`.
+        eval_dataset: Rows for the loss during training, or None.
+        data_collator: A `SyNegCollator`; by default one that takes every negative of a row.
+        **kwargs: Passed to `SentenceTransformerTrainer`: evaluator, callbacks, optimizers ...
+
+    Raises:
+        InputError: For a collator, data set or argument that cannot be used, and during training for a
+            loss that is not finite.
+    """
+
+    training_args_class = ContrastiveArguments
+
+    model: SentenceTransformer
+    args: ContrastiveArguments
+    data_collator: SyNegCollator
+
+    def __init__(
+        self,
+        model: SentenceTransformer | None = None,
+        args: ContrastiveArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        data_collator: SyNegCollator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args = ContrastiveArguments("out") if args is None else args
+        if args.output_dir is None:
+            raise InputError("ContrastiveArguments needs output_dir, the folder to write.")
+        if kwargs.get("loss") is not None:
+            raise InputError("ContrastiveTrainer has its own loss; choose its terms in ContrastiveArguments.")
+        if data_collator is None and model is not None:
+            data_collator = SyNegCollator(model, seed=args.seed)
+        if not isinstance(data_collator, SyNegCollator):
+            raise InputError(f"data_collator is a {type(data_collator).__name__}; give a SyNegCollator.")
+        check_dataset(train_dataset, data_collator, in_batch=args.in_batch_negatives)
+        data_collator.num_epochs = max(int(args.num_train_epochs), 1)
+        if args.mask_known_positives and isinstance(train_dataset, Dataset):
+            data_collator.learn_positives(train_dataset)
+        self.report = TrainingReport(mixture=str(data_collator.mixture))
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            data_collator=data_collator,
+            **kwargs,
+        )
+        if not args.disable_tqdm:
+            self.remove_callback(ProgressCallback)
+            self.add_callback(QuietProgress())
+        self.add_callback(SetEpoch(data_collator))
+        self._waiting: list[dict[str, Any]] = []
+        self._bytes_per_token: float | None = None
+        self._chunk_tokens = args.chunk_tokens
+        self._padder: Padder | None = None
+
+    def get_default_loss(self, model: SentenceTransformer) -> nn.Module:
+        """Returns the objective that the arguments describe."""
+        return ContrastiveObjective(model, self.args)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; see `transformers.Trainer.train`."""
+        with self._attention():
+            return super().train(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _attention(self) -> Iterator[None]:
+        """Within it the model uses the attention that is fastest to train with on this device."""
+        wanted = self.args.attention
+        if wanted == "auto":
+            # Measured on a CPU in bf16 and fp32: eager beats sdpa.
+            wanted = "eager" if self.args.device.type == "cpu" else ""
+        transformer: Any = getattr(self.accelerator.unwrap_model(self.model)[0], "model", None)
+        before = getattr(getattr(transformer, "config", None), "_attn_implementation", None)
+        if not wanted or before is None or before == wanted:
+            yield
+            return
+        try:
+            transformer.set_attn_implementation(wanted)
+        except (ValueError, ImportError) as error:
+            raise InputError(f"--attention {wanted}: {str(error).splitlines()[0]}") from error
+        try:
+            yield
+        finally:
+            transformer.set_attn_implementation(before)
+
+    # Data ---------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns this process's batches.
+
+        Not prepared by accelerate, whose sharding repeats or drops rows where the last batch is uneven.
+        """
+        dataset = self.train_dataset
+        if dataset is None:
+            raise InputError("ContrastiveTrainer needs a train_dataset to train.")
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        options = {
+            "collate_fn": self.data_collator,
+            "num_workers": self.args.dataloader_num_workers,
+            "pin_memory": self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+            "persistent_workers": self.args.dataloader_persistent_workers,
+            "prefetch_factor": self.args.dataloader_prefetch_factor,
+        }
+        if isinstance(dataset, IterableDataset):
+            part = split_dataset_by_node(dataset, rank, world) if world > 1 else dataset
+            return EpochLoader(
+                part,
+                batch_size=self.args.train_batch_size,
+                drop_last=self.args.dataloader_drop_last,
+                **options,
+            )
+        sampler = RowSampler(
+            len(dataset),
+            self.args.train_batch_size,
+            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            rank,
+            world,
+            self.args.dataloader_drop_last,
+        )
+        return EpochLoader(Rows(dataset), batch_sampler=sampler, **options)
+
+    # The step -----------------------------------------------------------------------------------------
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Does one step, or puts the batch aside until all batches of the step have come."""
+        self._waiting.append(inputs)
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        batches, self._waiting = self._waiting, []
+        model.train()
+        if hasattr(self.optimizer, "train") and callable(self.optimizer.train):
+            self.optimizer.train()
+        start = time.perf_counter()
+        instances, texts = self._joined(batches)
+        loss = self._embed_and_go_back(model, texts, instances, batches)
+        self.report.count(batches, texts, time.perf_counter() - start)
+        return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Returns the loss of a batch without a gradient; the trainer evaluates with it."""
+        instances, texts = self._joined([inputs])
+        embedder = self._embedder(model)
+        embeddings, _ = embedder.without_graph(self._plan(texts))
+        with torch.no_grad():
+            columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
+            parts = [
+                self.loss(embeddings, instances, columns, rows)[0].sum()
+                for rows in self.loss.row_slices(instances, columns)
+            ]
+        loss = torch.stack(parts).sum() / len(instances) if parts else embeddings.sum() * 0.0
+        return (loss, {}) if return_outputs else loss
+
+    def _joined(self, batches: list[dict[str, Any]]) -> tuple[Instances, Texts]:
+        texts = Texts.join([Texts(**batch["texts"]) for batch in batches])
+        device = self.args.device
+        texts.tokens = {name: values.to(device, non_blocking=True) for name, values in texts.tokens.items()}
+        instances = Instances.join([Instances(**batch["instances"]) for batch in batches])
+        return instances.to(device), texts
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # `_joined` moves what belongs on the device; lengths stay where they are read.
+        return inputs
+
+    def _embed_and_go_back(
+        self, model: nn.Module, texts: Texts, instances: Instances, batches: list[dict[str, Any]]
+    ) -> Tensor:
+        embedder = self._embedder(model)
+
+        def loss(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+            return self._loss_and_gradient(embeddings, instances, batches)
+
+        while True:
+            plan = self._plan(texts)
+            passes = 0
+            if self._every_forward_is_an_exchange:
+                passes = distributed.largest(len(plan.chunks), self.args.device)
+            try:
+                if self._fits(embedder, plan, passes):
+                    return embedder.direct(plan, loss)
+                return embedder.cached(plan, loss, passes)
+            except torch.OutOfMemoryError as error:
+                self._halve_chunks(plan, error)
+                model.zero_grad()
+
+    def _loss_and_gradient(
+        self, embeddings: Tensor, instances: Instances, batches: list[dict[str, Any]]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the loss, and its gradient by this process's embeddings.
+
+        With in-batch negatives across processes each process computes the loss of the union, from all
+        embeddings: the gradient by its own is then exact without a second exchange.
+        """
+        args, world = self.args, self.accelerator.num_processes
+        shared = args.in_batch_negatives and args.cross_device_negatives and world > 1
+        leaf = embeddings.float().requires_grad_()
+        if shared:
+            everything, union = distributed.gather(leaf, instances)
+            total = len(union)
+        else:
+            everything, union = leaf, instances
+            total = distributed.total(len(instances), args.device) if world > 1 else len(instances)
+        columns = union.columns() if args.in_batch_negatives and len(union) else None
+        value = torch.zeros((), device=leaf.device)
+        rows_of = self.loss.row_slices(union, columns)
+        for i, rows in enumerate(rows_of):
+            each, record = self.loss(everything, union, columns, rows)
+            part = each.sum() / max(total, 1)
+            part.backward(retain_graph=i < len(rows_of) - 1)
+            value += part.detach()
+            self.report.record(record)
+        gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+        if args.gradient_variance:
+            self.report.variance(gradient, instances, total)
+        if not shared:
+            value *= world  # The trainer logs the mean over processes; this makes it the union's mean.
+        if not torch.isfinite(value) or not torch.isfinite(gradient).all():
+            self._stop_at(batches, value)
+        # The processes' gradients are averaged, while theirs add up to the union's.
+        return value, gradient * world
+
+    def _stop_at(self, batches: list[dict[str, Any]], value: Tensor) -> None:
+        rows = [row for batch in batches for row in batch["row_ids"]]
+        shown = ", ".join(rows[:64]) + (f" and {len(rows) - 64} more" if len(rows) > 64 else "")
+        raise NonFiniteLoss(
+            f"step {self.state.global_step + 1}: the loss or its gradient is not finite ({float(value)}). "
+            f"Lower the learning rate, raise the temperature or train in bf16 or fp32. Rows: {shown}."
+        )
+
+    def _plan(self, texts: Texts) -> Plan:
+        budget = self._chunk_tokens or DEFAULT_CHUNK_TOKENS.get(self.args.device.type, 8192)
+        chunks = split_chunks(texts.lengths.tolist(), self._chunk_kinds(texts), budget)
+        return Plan(texts, chunks, texts.lengths.cumsum(0) - texts.lengths)
+
+    @staticmethod
+    def _chunk_kinds(texts: Texts) -> list[int]:
+        """What must be equal within a chunk: the prompt, where pooling leaves it out."""
+        return [texts.prompt_lengths[i] for i in texts.prompt.tolist()]
+
+    def _embedder(self, model: nn.Module) -> Embedder:
+        plain = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        if self._padder is None:
+            self._padder = Padder(plain)
+        return Embedder(
+            model,
+            self._padder,
+            list(plain.children())[-1],
+            self.accelerator.autocast,
+            self._no_sync(model),
+            self.accelerator.backward,
+        )
+
+    def _no_sync(self, model: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
+        if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return self._not_at_boundary
+        return lambda: self.accelerator.no_sync(model)
+
+    @contextlib.contextmanager
+    def _not_at_boundary(self) -> Any:
+        # DeepSpeed exchanges and steps at the boundary that accelerate reads from here.
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(True)
+
+    @property
+    def _every_forward_is_an_exchange(self) -> bool:
+        kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+        return self.accelerator.distributed_type in kinds and self.accelerator.num_processes > 1
+
+    def _fits(self, embedder: Embedder, plan: Plan, passes: int) -> bool:
+        """Whether all chunks' activations fit into memory at once."""
+        if self.args.gradient_cache != "auto":
+            return self.args.gradient_cache == "never"
+        if self._every_forward_is_an_exchange:
+            return passes == 1
+        if len(plan.chunks) == 1:
+            return True
+        if self._bytes_per_token is None:
+            self._bytes_per_token = bytes_per_token(embedder, plan)
+        free = free_memory(self.args.device, self.args.world_size)
+        return plan.padded_tokens * self._bytes_per_token <= self.args.memory_share * free
+
+    def _halve_chunks(self, plan: Plan, error: BaseException) -> None:
+        longest = int(plan.texts.lengths.max())
+        budget = self._chunk_tokens or DEFAULT_CHUNK_TOKENS.get(self.args.device.type, 8192)
+        if self.accelerator.num_processes > 1 or budget <= longest:
+            # Other processes may be waiting in an exchange that this one would not reach.
+            raise InputError(
+                f"out of memory with chunks of {budget} tokens, the longest text having {longest}. "
+                "Lower --chunk_tokens or --max_length, or set --gradient_checkpointing true."
+            ) from error
+        self._chunk_tokens = max(budget // 2, longest)
+        self._bytes_per_token = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("Out of memory: going on with chunks of %d tokens.", self._chunk_tokens)
+
+    # What is told -------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds what was recorded since the last time to a training log."""
+        if "loss" in logs:
+            logs = logs | self.report.take(self.accelerator)
+        super().log(logs, start_time)

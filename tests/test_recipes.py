@@ -1,0 +1,127 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from syneg.config import ConfigParser
+from syneg.training.arguments import ContrastiveArguments
+from syneg.training.mixing import Mixture
+from syneg.training.run import TrainArguments, main
+
+from .training.conftest import build_model, make_dataset
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path for path in ROOT.glob("recipes/*/*.yaml") if path.parent.name != "accelerate_configs")
+ENVIRONMENT = os.environ | {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipes")
+    make_dataset(10).to_parquet(folder / "rows" / "train-00000-of-00001.parquet")
+    return build_model(folder), str(folder / "rows")
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recipe_parses(path):
+    what, how = ConfigParser((TrainArguments, ContrastiveArguments)).parse(
+        ["--config", str(path), "--bf16", "false"]
+    )
+    Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise)
+    assert what.model and what.dataset and how.output_dir
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("recipes/accelerate_configs/*.yaml")), ids=lambda path: path.stem
+)
+def test_accelerate_configuration_is_one(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    assert load_config_from_file(str(path)).num_processes == yaml.safe_load(path.read_text())["num_processes"]
+
+
+def test_train_is_short():
+    assert len((ROOT / "recipes" / "train.py").read_text().splitlines()) < 150
+
+
+def options(inputs, output):
+    model, rows = inputs
+    values = {
+        "model": model,
+        "dataset": rows,
+        "output": str(output),
+        "per_device_train_batch_size": 3,
+        "num_train_epochs": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+    return [word for key, value in values.items() for word in (f"--{key}", str(value))]
+
+
+@pytest.mark.distributed
+def test_two_processes(inputs, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    done = subprocess.run(
+        [*command, str(ROOT / "recipes" / "train.py"), *options(inputs, tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert SentenceTransformer(str(tmp_path / "out"), device="cpu").encode("ba be").shape == (32,)
+
+
+@pytest.mark.distributed
+def test_bad_input_under_launch_is_one_line_and_code_2(inputs, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    done = subprocess.run(
+        [
+            *command,
+            str(ROOT / "recipes" / "train.py"),
+            *options(inputs, tmp_path / "out"),
+            "--mixture",
+            "bm25=1",
+        ],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "no row has a negative of source 'bm25'" in lines[0]
+    # The launcher turns any failure of its process into a traceback of its own and exit code 1.
+    assert "returned non-zero exit status 2" in done.stderr and done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--mixtures", "none"], "Did you mean '--mixture'?"),
+        (["--mixture", "synthetic"], "cannot be read"),
+        (["--dataset", "/no/such/folder"], "no such folder"),
+        (["--model", "/no/such/model"], "no such folder"),
+        (["--split", "trian"], "trian"),
+        (["--temperature", "0"], "above 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(inputs, tmp_path, capfd, words, told):
+    assert main([*options(inputs, tmp_path / "out"), *words]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and told in errors[0]

@@ -1,0 +1,181 @@
+import copy
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from syneg.errors import InputError
+from syneg.training.arguments import ContrastiveArguments
+from syneg.training.collator import SyNegCollator
+from syneg.training.mixing import Mixture
+from syneg.training.trainer import ContrastiveTrainer, NonFiniteLoss
+
+from .conftest import make_dataset
+
+
+def make_trainer(model, folder, dataset=None, mixture="synthetic=1,dense=2", **options):
+    options = {"per_device_train_batch_size": 4, "save_strategy": "no", "disable_tqdm": True, **options}
+    args = ContrastiveArguments(str(folder), **options)
+    collator = SyNegCollator(model, Mixture.parse(mixture), seed=args.seed)
+    dataset = make_dataset(12) if dataset is None else dataset
+    return ContrastiveTrainer(model=model, args=args, train_dataset=dataset, data_collator=collator)
+
+
+def gradients(trainer, batches):
+    """The gradients of one step over these batches, which count as accumulated."""
+    model = trainer.model
+    model.zero_grad()
+    for i, batch in enumerate(batches):
+        trainer.accelerator.gradient_state._set_sync_gradients(i == len(batches) - 1)
+        loss = trainer.training_step(model, batch)
+    return float(loss), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_equal(found, expected, tolerance=1e-5):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=tolerance, rtol=1e-4), name
+
+
+def prepare(trainer):
+    """What `train` does before the first step."""
+    trainer.create_optimizer()
+    trainer.model_wrapped = trainer.accelerator.prepare_model(trainer.model)
+    return trainer
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+@pytest.mark.parametrize("which", ["tiny_model_path", "dropout_model_path"])
+def test_gradient_cache_equals_direct(request, tmp_path, in_batch, which):
+    path = request.getfixturevalue(which)
+    found = []
+    for cache in ("never", "always"):
+        model = SentenceTransformer(path, device="cpu")
+        trainer = prepare(
+            make_trainer(model, tmp_path, gradient_cache=cache, chunk_tokens=64, in_batch_negatives=in_batch)
+        )
+        batch = trainer.data_collator(make_dataset(12).to_list())
+        torch.manual_seed(5)
+        found.append(gradients(trainer, [batch]))
+    (direct_loss, direct), (cached_loss, cached) = found
+    assert cached_loss == pytest.approx(direct_loss, abs=1e-6)
+    assert_equal(cached, direct)
+
+
+def test_equals_a_plain_implementation(tiny_model, tmp_path):
+    """Against padding everything at once and cross entropy over a matrix written out by hand."""
+    trainer = prepare(make_trainer(tiny_model, tmp_path, false_negative_margin=None, chunk_tokens=40))
+    rows = make_dataset(6, num_dense=2, num_synthetic=1).to_list()
+    for row in rows:  # Negatives that are no other row's positive, so that nothing is masked.
+        row["negatives"] = [
+            n | {"text": n["text"] + f" {row['query']}", "doc_id": None} for n in row["negatives"]
+        ]
+    reference = copy.deepcopy(tiny_model)
+    loss, found = gradients(trainer, [trainer.data_collator(rows)])
+
+    reference.train()
+    negatives = [n["text"] for row in rows for n in row["negatives"]]
+    texts = [row["query"] for row in rows] + [row["positive"] for row in rows] + negatives
+    features = reference.preprocess(texts)
+    vectors = torch.nn.functional.normalize(reference(features)["sentence_embedding"], dim=1)
+    scores = vectors[:6] @ vectors[6:].T / 0.02
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(6))
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-4)
+    assert_equal(found, {n: p.grad for n, p in reference.named_parameters() if p.grad is not None}, 1e-4)
+
+
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_accumulated_steps_are_one_batch(tiny_model_path, tmp_path, in_batch):
+    rows = make_dataset(12).to_list()
+    found = []
+    for parts in ([rows], [rows[:5], rows[5:8], rows[8:]]):
+        model = SentenceTransformer(tiny_model_path, device="cpu")
+        trainer = prepare(make_trainer(model, tmp_path, in_batch_negatives=in_batch, chunk_tokens=64))
+        found.append(gradients(trainer, [trainer.data_collator(part) for part in parts]))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert_equal(found[1][1], found[0][1])
+
+
+def test_training_lowers_the_loss_and_the_folder_loads(tiny_model, tmp_path):
+    trainer = make_trainer(
+        tiny_model,
+        tmp_path / "out",
+        num_train_epochs=6,
+        learning_rate=5e-3,
+        logging_steps=3,
+        temperature=0.05,
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < 0.7 * losses[0]
+    assert trainer.report.instances == 72 and trainer.report.drawn == {"synthetic": 72, "dense": 144}
+    trainer.save_model()
+    loaded = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    trained = trainer.model.eval().encode(["ba be bi"])
+    assert torch.allclose(torch.tensor(loaded.encode(["ba be bi"])), torch.tensor(trained), atol=1e-6)
+
+
+def test_log_tells_the_sources_apart(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, logging_steps=1, max_steps=1, gradient_variance=True)
+    trainer.train()
+    entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    for name in ("synthetic_similarity", "dense_mass", "masked_false_negatives", "tokens_per_second"):
+        assert name in entry
+    assert entry["gradient_variance"] > 0
+    assert entry["synthetic_mass"] + entry["dense_mass"] == pytest.approx(
+        entry["own_negatives_mass"], abs=2e-4
+    )
+
+
+def test_bf16_on_cpu(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, bf16=True, max_steps=2)
+    trainer.train()
+    assert all(p.dtype == torch.float32 for p in tiny_model.parameters())
+
+
+def test_loss_that_is_not_finite_stops_with_the_rows(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path)
+    with torch.no_grad():
+        tiny_model[0].model.embeddings.word_embeddings.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLoss, match=r"q\d+/d\d+"):
+        trainer.train()
+
+
+def test_out_of_memory_halves_the_chunks_once_said(tiny_model, tmp_path, caplog):
+    trainer = make_trainer(tiny_model, tmp_path, chunk_tokens=256, max_steps=1)
+    forward = tiny_model.forward
+
+    def limited(features, **options):
+        if features["input_ids"].numel() > 130:
+            raise torch.OutOfMemoryError("pretended")
+        return forward(features, **options)
+
+    tiny_model.forward = limited
+    trainer.train()
+    assert trainer._chunk_tokens == 128
+    assert trainer.state.global_step == 1
+    assert caplog.text.count("Out of memory") == 1
+
+
+def test_mixture_with_a_source_no_row_has(tiny_model, tmp_path):
+    with pytest.raises(InputError, match=r"bm25.*found: dense, synthetic"):
+        make_trainer(tiny_model, tmp_path, mixture="bm25=2")
+
+
+def test_pair_without_negatives_is_found_before_training(tiny_model, tmp_path):
+    rows = make_dataset(6)
+    empty = rows.map(lambda row, i: {"negatives": [] if i == 3 else row["negatives"]}, with_indices=True)
+    with pytest.raises(InputError, match=r"row 3 \(q3/d3\)"):
+        make_trainer(tiny_model, tmp_path, dataset=empty.cast(rows.features))
+
+
+def test_nothing_to_learn_from(tiny_model, tmp_path):
+    with pytest.raises(InputError, match="nothing to learn from"):
+        make_trainer(tiny_model, tmp_path, mixture="none", in_batch_negatives=False)
+
+
+def test_in_batch_only(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, mixture="none", max_steps=1)
+    trainer.train()
+    assert trainer.report.drawn == {} and trainer.report.without_negatives == 4
