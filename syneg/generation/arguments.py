@@ -52,7 +52,21 @@ class GenerationArguments:
         metadata={"help": "The LLM that writes: a Hub id or a folder."},
     )
     strategy: str = field(
-        default="syneg", metadata={"help": "The prompting strategy: syneg (the paper's prompt)."}
+        default="syneg",
+        metadata={
+            "help": "The prompting strategy: syneg (the paper's), counterfactual, plain, or FILE.py[:CLASS], "
+            "a file of your own, which is run."
+        },
+    )
+    mirror: bool = field(
+        default=False,
+        metadata={"help": "Also ask for the query that the negative does satisfy, for a mirrored row."},
+    )
+    with_attributes: bool = field(
+        default=True, metadata={"help": "Whether domain, difficulty and length are asked for (ablation)."}
+    )
+    with_reflection: bool = field(
+        default=True, metadata={"help": "Whether reasoning comes before the document (ablation)."}
     )
     attributes: dict[str, Any] | str | None = field(
         default=None,
@@ -69,16 +83,21 @@ class GenerationArguments:
         default="document", metadata={"help": "What the source's documents are, for the prompt."}
     )
     slots: int = field(default=1, metadata={"help": "Negatives asked for per pair."})
+    negatives_per_request: int = field(
+        default=1, metadata={"help": "How many of a pair's negatives one completion holds."}
+    )
     temperature: float = field(default=0.8, metadata={"help": "Sampling temperature."})
     top_p: float = field(default=0.95, metadata={"help": "Nucleus sampling: the mass that is kept."})
-    max_tokens: int = field(default=1536, metadata={"help": "Tokens a completion may have."})
+    max_tokens: int = field(
+        default=1536, metadata={"help": "Tokens that a completion may have for each negative in it."}
+    )
     max_attempts: int = field(
         default=3,
         metadata={"help": "How often a request is made in all, where its completion cannot be used."},
     )
     max_positive_tokens: int = field(
         default=2048,
-        metadata={"help": "Tokens (estimated, for any model) that a positive may have; the rest is cut."},
+        metadata={"help": "Tokens (estimated, for any model) that a passage may have; the rest is cut."},
     )
     chat_template_options: dict[str, Any] | str | None = field(
         default=None,
@@ -108,7 +127,7 @@ class GenerationArguments:
         self.engine_options = parse_mapping(self.engine_options, "engine_options")
         options = parse_mapping(self.chat_template_options, "chat_template_options")
         self.chat_template_options = {"enable_thinking": False} | options
-        for name in ("slots", "max_tokens", "max_attempts", "max_positive_tokens"):
+        for name in ("slots", "max_tokens", "max_attempts", "max_positive_tokens", "negatives_per_request"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from syneg.generation.arguments import GenerationArguments
 from syneg.generation.engines import check_engine, make_engine
 from syneg.generation.journal import Journal
-from syneg.generation.planning import Attempt, Outcome, Planner
+from syneg.generation.planning import Attempt, Mined, Outcome, Planner
 from syneg.generation.report import GenerationReport, RunFigures
 from syneg.generation.requests import Completion, Engine, Request
 from syneg.rows import SYNTHETIC, Negative, make_negative
@@ -46,6 +46,7 @@ def run_generation(
     journal: str | Path,
     seed: int,
     *,
+    mined: Mined | None = None,
     engine: Engine | None = None,
     progress: bool = True,
 ) -> GenerationReport:
@@ -59,6 +60,7 @@ def run_generation(
         args: What is asked, and how.
         journal: The journal's folder.
         seed: Seed of the attributes and of the sampling.
+        mined: Gives the mined negatives of a pair, best first, to a strategy that starts from them.
         engine: An engine that runs already, and is left running; None starts the one `args` names.
         progress: Whether to show a progress bar.
 
@@ -70,7 +72,7 @@ def run_generation(
     pairs = _countable(pairs)
     with ExitStack() as stack:
         log = stack.enter_context(Journal(journal))
-        planner = stack.enter_context(closing(Planner(args, seed)))
+        planner = stack.enter_context(closing(Planner(args, seed, mined)))
         bar = stack.enter_context(
             tqdm(total=len(pairs) * len(planner.slots()), desc="Generating", disable=not progress)
         )
@@ -80,20 +82,25 @@ def run_generation(
             return engine or stack.enter_context(closing(make_engine(args, planner.recordings)))
 
         run.ask(pairs, started)
-    report = _tally(pairs, args, journal, seed)
+    report = tally(pairs, args, journal, seed, mined=mined)
     report.run = run.figures
     return report
 
 
 def iter_synthetic(
-    pairs: Pairs | Iterable[Pair], args: GenerationArguments, journal: str | Path, seed: int
+    pairs: Pairs | Iterable[Pair],
+    args: GenerationArguments,
+    journal: str | Path,
+    seed: int,
+    *,
+    mined: Mined | None = None,
 ) -> Iterator[SyntheticResult]:
     """Yields what each pair came to, in the pairs' order, from the journal alone.
 
     The same journal gives the same results, in whatever order and files its entries were written.
     Arguments are those of `run_generation`.
     """
-    with Journal(journal) as log, closing(Planner(args, seed)) as planner:
+    with Journal(journal) as log, closing(Planner(args, seed, mined)) as planner:
         for pair in pairs:
             result = SyntheticResult(pair)
             for outcome in planner.outcomes(pair, log):
@@ -124,11 +131,21 @@ def _add_attempt(result: SyntheticResult, attempt: Attempt) -> None:
         result.mirrors.append(written.mirror_query)
 
 
-def _tally(
-    pairs: Collection[Pair], args: GenerationArguments, journal: str | Path, seed: int
+def tally(
+    pairs: Pairs | Iterable[Pair],
+    args: GenerationArguments,
+    journal: str | Path,
+    seed: int,
+    *,
+    mined: Mined | None = None,
 ) -> GenerationReport:
+    """Returns the report on what the journal holds, without asking for anything.
+
+    Arguments are those of `run_generation`.
+    """
+    pairs = _countable(pairs)
     report = GenerationReport(pairs=len(pairs))
-    with Journal(journal) as log, closing(Planner(args, seed)) as planner:
+    with Journal(journal) as log, closing(Planner(args, seed, mined)) as planner:
         report.torn = log.torn
         for pair in pairs:
             for outcome in planner.outcomes(pair, log):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from syneg.generation.arguments import GenerationArguments
 from syneg.generation.journal import Journal
@@ -14,6 +15,9 @@ from syneg.generation.recordings import Recordings, open_recordings
 from syneg.generation.requests import Completion, Request, digest
 from syneg.generation.text import cut, neutralise
 from syneg.sources import Pair
+
+Mined = Callable[[Pair], Sequence[str]]
+"""Gives the mined negatives of a pair, best first; for strategies that start from one."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Outcome:
     Attributes:
         attempts: The completions that the journal has, first to last. All but the last failed.
         next_request: What to ask next; None where the slot is settled, for good or ill.
-        positive_cut: Whether the positive was cut to its budget.
+        positive_cut: Whether the positive (or a mined negative) was cut to its budget.
         changed: Whether the recording was made for another query text, so that nothing is asked.
         not_recorded: Whether the engine is `recorded` and has no completion of this slot.
     """
@@ -58,27 +62,35 @@ class Planner:
     Args:
         args: What is asked, and how.
         seed: Seed of the attributes and of the sampling.
+        mined: Mined negatives, for a strategy that wants them.
 
     Raises:
         InputError: For an unknown strategy, or recordings that cannot be read.
     """
 
-    def __init__(self, args: GenerationArguments, seed: int) -> None:
+    def __init__(self, args: GenerationArguments, seed: int, mined: Mined | None = None) -> None:
         self.args = args
         self.seed = seed
-        self.strategy = make_strategy(
-            args.strategy, PromptOptions(args.persona, args.query_kind, args.document_kind)
+        options = PromptOptions(
+            persona=args.persona,
+            query_kind=args.query_kind,
+            document_kind=args.document_kind,
+            attributes=args.with_attributes,
+            reflection=args.with_reflection,
+            mirror=args.mirror,
         )
+        self.strategy = make_strategy(args.strategy, options)
+        self._mined = mined if self.strategy.wants_mined else None
         self.recordings: Recordings | None = None
         if args.engine == "recorded":
             self.recordings = open_recordings(args, self.strategy)
         # Without randomness another seed gives the same completion.
         self.max_attempts = args.max_attempts if args.temperature > 0 else 1
-        self._schemas = {count: self.strategy.schema(count) for count in (1,)}
+        self._schemas: dict[int, Mapping[str, Any]] = {}
 
     def slots(self) -> range:
         """Returns the first slot of each of a pair's requests."""
-        return range(self.args.slots)
+        return range(0, self.args.slots, self.args.negatives_per_request)
 
     def outcomes(self, pair: Pair, journal: Journal) -> Iterator[Outcome]:
         """Yields what each slot of a pair came to, by the journal alone."""
@@ -142,23 +154,43 @@ class Planner:
         self, pair: Pair, slot: int, model: str, attributes: list[dict[str, str]] | None
     ) -> tuple[Request, bool]:
         args = self.args
-        assert isinstance(args.attributes, dict)
         if attributes is None:
-            drawn = draw_attributes(args.attributes, self.seed, pair.query_id, pair.positive_id, slot)
-            attributes = [drawn]
-        positive, positive_cut = cut(neutralise(pair.positive), args.max_positive_tokens)
+            attributes = self._drawn(pair, slot)
+        passages = [pair.positive, *self._mined_for(pair, slot, len(attributes))]
+        cuts = [cut(neutralise(text), args.max_positive_tokens) for text in passages]
+        positive, *mined = (text for text, _ in cuts)
+        count = len(attributes)
+        if count not in self._schemas:
+            self._schemas[count] = self.strategy.schema(count)
         request = Request(
             model=model,
-            messages=self.strategy.messages(Example(neutralise(pair.query), positive, attributes)),
+            messages=self.strategy.messages(Example(neutralise(pair.query), positive, attributes, mined)),
             sampling={},
-            schema=self._schemas[len(attributes)],
+            schema=self._schemas[count],
             prompt=self.strategy.label,
             query_id=pair.query_id,
             positive_id=pair.positive_id,
             slot=slot,
             attributes=attributes,
         )
-        return self._numbered(request, 0), positive_cut
+        return self._numbered(request, 0), any(was_cut for _, was_cut in cuts)
+
+    def _drawn(self, pair: Pair, slot: int) -> list[dict[str, str]]:
+        """Returns the attributes of each slot that the request at `slot` covers."""
+        args = self.args
+        slots = range(slot, min(slot + args.negatives_per_request, args.slots))
+        # By the strategy's own options: `plain` has them off whatever was asked for.
+        if not self.strategy.options.attributes:
+            return [{} for _ in slots]
+        assert isinstance(args.attributes, dict)
+        return [
+            draw_attributes(args.attributes, self.seed, pair.query_id, pair.positive_id, one) for one in slots
+        ]
+
+    def _mined_for(self, pair: Pair, slot: int, count: int) -> list[str]:
+        """Returns a mined negative for each slot, a different one as long as there are."""
+        found = self._mined(pair) if self._mined is not None else ()
+        return [found[i % len(found)] for i in range(slot, slot + count)] if found else []
 
     def _numbered(self, request: Request, attempt: int) -> Request:
         """Returns the request with the seed of this attempt."""
@@ -166,7 +198,7 @@ class Planner:
         sampling = {
             "temperature": args.temperature,
             "top_p": args.top_p,
-            "max_tokens": args.max_tokens,
+            "max_tokens": args.max_tokens * len(request.attributes),
             # 31 bits: what every engine takes.
             "seed": digest(self.seed, request.query_id, request.positive_id, request.slot, attempt) >> 33,
             "chat_template_options": args.chat_template_options,

