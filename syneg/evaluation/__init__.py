@@ -1,1 +1,1 @@
-"""."""
+"""Evaluation by MTEB, comparisons of training configurations, and reports."""
