@@ -39,7 +39,7 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "Left False: a loss that is not finite stops the training."}
     )
-    report_to: str | list[str] | None = field(
+    report_to: str = field(
         default="none", metadata={"help": "Where to log besides the terminal, such as tensorboard."}
     )
 
