@@ -1,1 +1,1 @@
-"""."""
+"""Gating: which negatives are kept, and why not the others."""

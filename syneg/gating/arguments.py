@@ -1,0 +1,124 @@
+"""Arguments of the gating stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from syneg.config import split_commas
+from syneg.errors import InputError, unknown
+
+GATES = ("checks", "teacher", "judge")
+
+
+@dataclass
+class GatingArguments:
+    """Which negatives are kept.
+
+    Raises:
+        InputError: For an unknown gate or a value out of its range.
+    """
+
+    gates: list[str] = field(
+        default_factory=lambda: ["checks"], metadata={"help": "Gates, in order: checks, teacher, judge."}
+    )
+    min_length_ratio: float = field(
+        default=0.25, metadata={"help": "Fewest words of a synthetic negative, as a share of the positive's."}
+    )
+    max_length_ratio: float = field(
+        default=3.0, metadata={"help": "Most words of a synthetic negative, as a share of the positive's."}
+    )
+    max_copied: float = field(
+        default=0.8,
+        metadata={
+            "help": "Largest share of a synthetic negative's 5-word sequences that the positive has too."
+        },
+    )
+    near_duplicate: float = field(
+        default=0.8,
+        metadata={
+            "help": "Jaccard similarity of 3-word sequences (by MinHash) from which two synthetic negatives "
+            "are duplicates; 0 looks for equal texts only."
+        },
+    )
+    language: str = field(
+        default="positive",
+        metadata={
+            "help": "Language of synthetic negatives: an ISO code such as en, positive for the positive's, "
+            "any for no check."
+        },
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "The model that scores relevance: a folder, a Hub id or package:NAME/FOLDER."},
+    )
+    teacher_kind: str = field(
+        default="cross-encoder",
+        metadata={"help": "What the teacher is.", "choices": ["cross-encoder", "bi-encoder"]},
+    )
+    teacher_margin: float = field(
+        default=0.05,
+        metadata={
+            "help": "m in 'teacher score <= positive's - |positive's| * m', what a negative must meet."
+        },
+    )
+    teacher_batch_size: int = field(default=32, metadata={"help": "Pairs that the teacher scores at once."})
+    teacher_device: str | None = field(
+        default=None, metadata={"help": "cpu, cuda ...; the first accelerator there is where not given."}
+    )
+    teacher_synthetic: str = field(
+        default="judge",
+        metadata={
+            "help": "What becomes of a synthetic negative that the teacher would drop: judge marks it for "
+            "the judge and keeps it until then, drop drops it, keep keeps it. Its scores are kept anyway.",
+            "choices": ["judge", "drop", "keep"],
+        },
+    )
+    judge_of: str = field(
+        default="all",
+        metadata={
+            "help": "Which negatives the judge reads: all, mined, synthetic, or those the teacher marked.",
+            "choices": ["all", "mined", "synthetic", "marked"],
+        },
+    )
+    judge_drop: str = field(
+        default="yes",
+        metadata={
+            "help": "Verdicts that make a document no negative: yes, or partly as well.",
+            "choices": ["yes", "partly"],
+        },
+    )
+    judge_relabel: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether a mined document with verdict yes becomes a positive in a row of its own."
+        },
+    )
+    judge_unclear: str = field(
+        default="drop",
+        metadata={
+            "help": "What becomes of a negative whose verdict could not be read; it never counts as clean.",
+            "choices": ["drop", "keep"],
+        },
+    )
+    judge_engine: str | None = field(
+        default=None, metadata={"help": "The judge's engine, as --engine; that one where not given."}
+    )
+    judge_llm: str | None = field(
+        default=None, metadata={"help": "The judge's LLM, as --llm; that one where not given."}
+    )
+
+    def __post_init__(self) -> None:
+        self.gates = split_commas(self.gates)
+        for name in self.gates:
+            if name not in GATES:
+                raise unknown("gate", name, GATES)
+        if "teacher" in self.gates and not self.teacher:
+            raise InputError("gate 'teacher' needs --teacher, the model that scores.")
+        if not 0 <= self.min_length_ratio < self.max_length_ratio:
+            raise InputError(
+                f"--min_length_ratio {self.min_length_ratio}: must be at least 0 and below "
+                f"--max_length_ratio ({self.max_length_ratio})."
+            )
+        for key in ("max_copied", "near_duplicate"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise InputError(f"--{key} {getattr(self, key)}: must be between 0 and 1.")

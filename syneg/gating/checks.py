@@ -1,0 +1,170 @@
+"""The gate `checks`: what can be told without a model.
+
+For every negative: empty, the text of the positive or of the query, twice in its row. For synthetic
+ones besides: refusal, chatter, leaked format, length against the positive, copied from the positive or
+the query, wrong language, repeated across the data set (mined ones repeat by nature: a document may be
+near to many queries).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+from syneg.errors import InputError
+from syneg.gating import patterns
+from syneg.gating.arguments import GatingArguments
+from syneg.gating.duplicates import Duplicates
+from syneg.gating.gate import Gated, Tolls
+from syneg.mining.keys import plain
+from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
+
+_COPIED_WORDS = 5
+_LANGUAGE_WORDS = 20
+"""Below this many words the language cannot be told reliably."""
+_LANGUAGE_CONFIDENCE = 0.9
+
+Finding = tuple[str, str]
+"""Kind of reason (counted) and the reason itself (kept with what is dropped)."""
+
+
+class Checks:
+    """Checks negatives one by one; remembers the synthetic ones it kept, to know a duplicate.
+
+    Args:
+        args: The bounds.
+
+    Raises:
+        InputError: For a language that is not known.
+    """
+
+    name = "checks"
+    group = 1
+
+    def __init__(self, args: GatingArguments) -> None:
+        self.args = args
+        self._duplicates = Duplicates(args.near_duplicate)
+        self._count = 0
+        if args.language not in ("any", "positive") and args.language not in _identifier().labels:
+            raise InputError(
+                f"--language {args.language!r}: not a known code; give an ISO 639-1 code such as en, "
+                "or positive, or any."
+            )
+
+    def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
+        """Applies the checks; the first that a negative fails is its reason."""
+        return [self._row(row, tolls) for row in rows]
+
+    def _row(self, row: Row, tolls: Tolls) -> Gated:
+        gated = Gated(row)
+        kept: list[Negative] = []
+        seen: set[str] = set()
+        for negative in row["negatives"]:
+            finding = self._find(row, negative, seen)
+            if finding is None:
+                kept.append(negative)
+                seen.add(plain(negative["text"]))
+                if negative["source"] == SYNTHETIC:
+                    self._count += 1
+                    where = f"number {self._count} (query {row['query_id']})"
+                    self._duplicates.add(negative["text"], where)
+            else:
+                tolls.dropped[self.name, finding[0], negative["source"]] += 1
+                gated.dropped.append(make_dropped(row, negative, self.name, finding[1]))
+        gated.row = {**row, "negatives": kept}
+        return gated
+
+    def _find(self, row: Row, negative: Negative, seen: set[str]) -> Finding | None:
+        text = plain(negative["text"])
+        if not text:
+            return "empty", "The text is empty."
+        if text == plain(row["positive"]):
+            return "copy of the positive", "It is the positive's text."
+        if text == plain(row["query"]):
+            return "copy of the query", "It is the query's text."
+        if text in seen:
+            return "twice in its row", "The same text is among the row's negatives already."
+        if negative["source"] != SYNTHETIC:
+            return None
+        return next((finding for finding in self._synthetic(row, negative["text"]) if finding), None)
+
+    def _synthetic(self, row: Row, text: str) -> Iterator[Finding | None]:
+        """Yields the findings on a synthetic negative, cheap ones first."""
+        signs: tuple[tuple[str, str, Callable[[str], str | None]], ...] = (
+            ("refusal", "It reads as a refusal", patterns.refusal),
+            ("leaked format", "It holds what belongs to the answer's format", patterns.leaked_format),
+            ("chatter", "It speaks about the document", patterns.chatter),
+        )
+        for kind, reason, find in signs:
+            found = find(text)
+            # What the positive has too is the data set's own style.
+            if found and not find(row["positive"]):
+                yield kind, f"{reason}: {found}."
+        yield self._length(row, text)
+        yield self._copy(row, text)
+        yield self._language(row, text)
+        duplicate = self._duplicates.find(text)
+        if duplicate:
+            name, similarity = duplicate
+            kind = "duplicate" if similarity == 1 else "near-duplicate"
+            yield kind, f"It repeats synthetic negative {name}, similarity {similarity:.2f}."
+
+    def _length(self, row: Row, text: str) -> Finding | None:
+        words, positive = len(text.split()), max(1, len(row["positive"].split()))
+        ratio = words / positive
+        if ratio < self.args.min_length_ratio:
+            return "too short", f"{words} words, {ratio:.2f} of the positive's {positive}."
+        if ratio > self.args.max_length_ratio:
+            return "too long", f"{words} words, {ratio:.2f} of the positive's {positive}."
+        return None
+
+    def _copy(self, row: Row, text: str) -> Finding | None:
+        for kind in ("positive", "query"):
+            share = copied_share(text, row[kind])  # type: ignore[literal-required]
+            if share > self.args.max_copied:
+                return (
+                    f"copy of the {kind}",
+                    f"{share:.0%} of its {_COPIED_WORDS}-word sequences are in the {kind}.",
+                )
+        return None
+
+    def _language(self, row: Row, text: str) -> Finding | None:
+        expected = self.args.language
+        if expected == "any" or len(text.split()) < _LANGUAGE_WORDS:
+            return None
+        if expected == "positive":
+            expected, sure = _language(row["positive"])
+            if len(row["positive"].split()) < _LANGUAGE_WORDS or sure < _LANGUAGE_CONFIDENCE:
+                return None
+        found, sure = _language(text)
+        if found == expected or sure < _LANGUAGE_CONFIDENCE:
+            return None
+        return "wrong language", f"It is in {found!r}, expected {expected!r}."
+
+
+def copied_share(text: str, original: str, words: int = _COPIED_WORDS) -> float:
+    """Returns which share of the text's sequences of `words` words stand in the original too.
+
+    A text of fewer words is one sequence.
+    """
+    own, others = _sequences(text, words), _sequences(original, words)
+    return len(own & others) / len(own) if own else 0.0
+
+
+def _sequences(text: str, words: int) -> set[tuple[str, ...]]:
+    parts = text.casefold().split()
+    return {tuple(parts[i : i + words]) for i in range(max(1, len(parts) - words + 1))} if parts else set()
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+@lru_cache(maxsize=4096)
+def _language(text: str) -> tuple[str, float]:
+    """Returns the ISO code of a text's language, and how sure that is (0 to 1)."""
+    return _identifier().classify(text)
