@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from syneg.config import parse_mapping
+from syneg.config import parse_mapping, split_commas
 from syneg.errors import InputError, unknown
 
 ATTRIBUTE_NAMES = ("domain", "difficulty", "length")
@@ -45,7 +45,10 @@ class GenerationArguments:
 
     engine: str = field(
         default="vllm",
-        metadata={"help": "What turns requests into completions: vllm, or recorded (replays)."},
+        metadata={
+            "help": "What turns requests into completions: vllm (in process), openai (any server that speaks "
+            "its protocol), ray (vLLM on a Ray cluster), or recorded (replays)."
+        },
     )
     llm: str = field(
         default="Qwen/Qwen3-4B-Instruct-2507",
@@ -101,7 +104,9 @@ class GenerationArguments:
     )
     chat_template_options: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Passed to the model's chat template; {'enable_thinking': false} by default."},
+        metadata={
+            "help": 'Passed to the model\'s chat template; {"enable_thinking": false} where not given.'
+        },
     )
     recordings: str | None = field(
         default=None,
@@ -118,6 +123,13 @@ class GenerationArguments:
         default=None,
         metadata={"help": "Passed through to the engine, such as dtype, quantization, tensor_parallel_size."},
     )
+    base_urls: list[str] | None = field(
+        default=None,
+        metadata={"help": "For the engine openai: its servers, as in http://localhost:8000/v1."},
+    )
+    concurrency: int = field(
+        default=64, metadata={"help": "For the engine openai: requests in flight at each server."}
+    )
     journal: str | None = field(
         default=None, metadata={"help": "The journal's folder; <output>-journal where not given."}
     )
@@ -125,9 +137,19 @@ class GenerationArguments:
     def __post_init__(self) -> None:
         self.attributes = checked_attributes(parse_mapping(self.attributes, "attributes"))
         self.engine_options = parse_mapping(self.engine_options, "engine_options")
-        options = parse_mapping(self.chat_template_options, "chat_template_options")
-        self.chat_template_options = {"enable_thinking": False} | options
-        for name in ("slots", "max_tokens", "max_attempts", "max_positive_tokens", "negatives_per_request"):
+        options = self.chat_template_options
+        if options is None:
+            options = {"enable_thinking": False}
+        self.chat_template_options = parse_mapping(options, "chat_template_options")
+        self.base_urls = split_commas(self.base_urls)
+        for name in (
+            "slots",
+            "max_tokens",
+            "max_attempts",
+            "max_positive_tokens",
+            "negatives_per_request",
+            "concurrency",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:

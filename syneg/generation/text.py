@@ -25,8 +25,11 @@ def neutralise(text: str) -> str:
     """Returns the text with chat-template tokens broken up, so that no tokenizer sees one.
 
     A space goes between the token's first character and the rest (``<|im_end|>`` becomes
-    ``< |im_end| >``): it stays readable, and nothing else changes.
+    ``< |im_end| >``): it stays readable. Half surrogate pairs become question marks.
     """
+    if not text.isascii():
+        # Half a surrogate pair has no UTF-8, and tokenizers refuse it.
+        text = text.encode("utf-8", "replace").decode("utf-8")
     return _CONTROL.sub(lambda match: f" {match[0]}" if match[0] == ">" else f"{match[0]} ", text)
 
 

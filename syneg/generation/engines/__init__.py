@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from syneg.generation.arguments import GenerationArguments
     from syneg.generation.recordings import Recordings
 
-ENGINES = ("vllm", "recorded")
+ENGINES = ("vllm", "openai", "ray", "recorded")
 
 
 def check_engine(name: str) -> None:
@@ -40,7 +40,15 @@ def make_engine(args: GenerationArguments, recordings: Recordings | None = None)
 
         assert recordings is not None
         return RecordedEngine(recordings, args.on_miss)
+    assert isinstance(args.engine_options, dict)
+    if args.engine == "openai":
+        from syneg.generation.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(args.llm, args.base_urls or [], args.concurrency, args.engine_options)
+    if args.engine == "ray":
+        from syneg.generation.engines.ray import RayEngine
+
+        return RayEngine(args.llm, args.engine_options)
     from syneg.generation.engines.vllm import VllmEngine
 
-    assert isinstance(args.engine_options, dict)
     return VllmEngine(args.llm, args.engine_options)

@@ -110,7 +110,6 @@ class VllmEngine:
     def _add(self, request: Request) -> bool:
         """Queues a request; returns False where its prompt does not fit the context."""
         from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
         sampling = dict(request.sampling)
@@ -124,8 +123,16 @@ class VllmEngine:
             structured_outputs=self._structured_outputs(request.schema),
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(request.key, TokensPrompt(prompt_token_ids=token_ids), params)
+        self._engine.add_request(request.key, self._prompt(token_ids), params)
         return True
+
+    def _prompt(self, token_ids: list[int]) -> Any:
+        """Returns the prompt as vLLM wants it: newer versions want it passed through a renderer."""
+        from vllm.inputs import TokensPrompt
+
+        prompt = TokensPrompt(prompt_token_ids=token_ids)
+        renderer = getattr(self._engine, "renderer", None)
+        return prompt if renderer is None else renderer.render_cmpl([prompt])[0]
 
     def _structured_outputs(self, schema: Mapping[str, Any]) -> Any:
         from vllm.sampling_params import StructuredOutputsParams

@@ -88,6 +88,7 @@ class CounterfactualStrategy(Strategy):
         kind = options.document_kind
         values = {
             "query_kind": options.query_kind,
+            "document_kind": kind,
             "number": f"a {kind}" if count == 1 else f"{count} {kind} texts, each violating another,",
             "given": "your persona and the attributes" if options.attributes else "your persona",
             "listed": "" if count == 1 else f', with {count} objects in its list "negatives"',
