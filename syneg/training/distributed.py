@@ -28,7 +28,7 @@ def gather(embeddings: Tensor, instances: Instances) -> tuple[Tensor, Instances]
     dist.all_gather(sizes, own_sizes)
     shapes = [size.tolist() for size in sizes]
     most = max(shape[3] for shape in shapes)
-    vectors = torch.zeros(most, embeddings.shape[1], device=device)
+    vectors = torch.zeros(most, embeddings.shape[1], device=device, dtype=embeddings.dtype)
     vectors[: len(embeddings)] = embeddings.detach()
     everyone = [torch.empty_like(vectors) for _ in range(world)]
     dist.all_gather(everyone, vectors)

@@ -1,7 +1,7 @@
 """Losses, as functions of embeddings and scores.
 
 All are over one batch: b queries, each with a positive and k negatives of its own, and c candidates
-that the batch shares. Each returns one value an instance, shape (b,), in float32.
+that the batch shares. Each returns one value an instance, shape (b,), in float32 at least.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MASKED = -torch.inf
+
+
+def precise(values: Tensor) -> Tensor:
+    """Returns the values in float32, or in float64 where they are: losses are not for half precision."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def own_scores(queries: Tensor, documents: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -56,14 +61,14 @@ def info_nce(
     logits = negative_logits(own, own_mask, temperature, own_bias)
     rest = torch.logsumexp(logits, dim=1)
     if shared is not None and shared_mask is not None and shared.shape[1] > 0:
-        others = (shared.float() / temperature).masked_fill(~shared_mask, MASKED)
+        others = (precise(shared) / temperature).masked_fill(~shared_mask, MASKED)
         rest = torch.logaddexp(rest, torch.logsumexp(others, dim=1))
     return rest - logits[:, 0]
 
 
 def negative_logits(own: Tensor, own_mask: Tensor, temperature: float, own_bias: Tensor | None) -> Tensor:
     """Returns the logits of the positive and the own negatives, shape (b, 1 + k)."""
-    logits = own.float() / temperature
+    logits = precise(own) / temperature
     negatives = logits[:, 1:] if own_bias is None else logits[:, 1:] + own_bias
     return torch.cat([logits[:, :1], negatives.masked_fill(~own_mask, MASKED)], dim=1)
 
@@ -133,7 +138,7 @@ def hardness_bias(own: Tensor, strength: float) -> Tensor:
     exp(strength * s) (Lan et al. 2025, arXiv 2503.04812, equation 5; EmbeddingGemma, arXiv 2509.20354,
     for explicit negatives).
     """
-    return strength * own[:, 1:].detach().float()
+    return strength * precise(own[:, 1:].detach())
 
 
 def kl_distillation(
@@ -157,7 +162,7 @@ def kl_distillation(
     present = torch.cat([torch.ones_like(own_mask[:, :1]), own_mask], dim=1) & ~teacher.isnan()
     usable = present[:, 0] & (present.sum(dim=1) > 1)
     present[:, 0] = True  # An empty row would be NaN; `usable` takes it out below.
-    student_log = F.log_softmax((own.float() / temperature).masked_fill(~present, MASKED), dim=1)
+    student_log = F.log_softmax((precise(own) / temperature).masked_fill(~present, MASKED), dim=1)
     teacher_logits = (teacher.nan_to_num() / teacher_temperature).masked_fill(~present, MASKED)
     teacher_log = F.log_softmax(teacher_logits, dim=1)
     terms = teacher_log.exp() * (teacher_log - student_log).masked_fill(~present, 0.0)
@@ -179,7 +184,7 @@ def margin_mse(own: Tensor, own_mask: Tensor, teacher: Tensor, temperature: floa
     Returns:
         The mean over the instance's negatives that have a score, 0 where none has, shape (b,).
     """
-    logits = own.float() / temperature
+    logits = precise(own) / temperature
     margins = logits[:, :1] - logits[:, 1:]
     target = teacher[:, :1] - teacher[:, 1:]
     present = own_mask & ~target.isnan()
@@ -206,8 +211,8 @@ def source_entropy(own: Tensor, own_mask: Tensor, source: Tensor, temperature: f
         Shape (b,), between 0 and log S.
     """
     if own_mask.shape[1] == 0:
-        return own.float().sum(dim=1) * 0.0
-    scores = (own[:, 1:].float() / temperature).masked_fill(~own_mask, MASKED)
+        return precise(own).sum(dim=1) * 0.0
+    scores = (precise(own[:, 1:]) / temperature).masked_fill(~own_mask, MASKED)
     same = (source.unsqueeze(2) == source.unsqueeze(1)) & own_mask.unsqueeze(1) & own_mask.unsqueeze(2)
     # The first negative of each source stands for it.
     first = own_mask & ~torch.tril(same, diagonal=-1).any(dim=2)
@@ -217,4 +222,4 @@ def source_entropy(own: Tensor, own_mask: Tensor, source: Tensor, temperature: f
     # A row of -inf would make the gradient NaN; such rows do not count anyway.
     log_share = F.log_softmax(log_mass.masked_fill(~several.unsqueeze(1), 0.0), dim=1)
     entropy = -(log_share.exp() * log_share.masked_fill(~first, 0.0)).sum(dim=1)
-    return (first.sum(dim=1).clamp(min=1).float().log() - entropy) * several
+    return (first.sum(dim=1).clamp(min=1).to(entropy.dtype).log() - entropy) * several

@@ -87,7 +87,8 @@ class ContrastiveObjective(nn.Module):
         return [slice(i, min(i + size, len(instances))) for i in range(0, len(instances), size)]
 
     def _normal(self, embeddings: Tensor) -> Tensor:
-        return F.normalize(embeddings.float(), dim=1) if self.cosine else embeddings.float()
+        vectors = losses.precise(embeddings)
+        return F.normalize(vectors, dim=1) if self.cosine else vectors
 
     def _at_full_width(
         self, vectors: Tensor, instances: Instances, columns: Tensor | None, rows: slice
@@ -126,7 +127,7 @@ class ContrastiveObjective(nn.Module):
             bias = losses.hardness_bias(own, self.args.hardness)
         for name, weight in (self.args.source_weights or {}).items():  # type: ignore[union-attr]
             if bias is None:
-                bias = torch.zeros_like(own[:, 1:], dtype=torch.float32)
+                bias = torch.zeros_like(own[:, 1:])
             # A weight w multiplies f(q, d-) in the denominator, so it is log w on the logit.
             log_weight = torch.tensor(float(weight), device=own.device).log()
             bias = torch.where(source == key_of(name), bias + log_weight, bias)

@@ -18,6 +18,7 @@ import torch
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
+from syneg.training.losses import precise
 from syneg.training.texts import Padder, Texts
 
 DEFAULT_CHUNK_TOKENS = {"cpu": 2048, "cuda": 32768}
@@ -79,9 +80,9 @@ class Embedder:
         self.backward = backward
 
     def embed(self, plan: Plan, chunk: Sequence[int]) -> Tensor:
-        """Returns the embeddings of one chunk in float32, shape (chunk, d)."""
+        """Returns the embeddings of one chunk in float32 at least, shape (chunk, d)."""
         features = self.padder.features(plan.texts, plan.starts, chunk)
-        return self.model(features)["sentence_embedding"].float()
+        return precise(self.model(features)["sentence_embedding"])
 
     @contextlib.contextmanager
     def only_embeddings(self) -> Iterator[None]:

@@ -252,7 +252,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """
         args, world = self.args, self.accelerator.num_processes
         shared = args.in_batch_negatives and args.cross_device_negatives and world > 1
-        leaf = embeddings.float().requires_grad_()
+        leaf = embeddings.requires_grad_()
         if shared:
             everything, union = distributed.gather(leaf, instances)
             total = len(union)
@@ -260,7 +260,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             everything, union = leaf, instances
             total = distributed.total(len(instances), args.device) if world > 1 else len(instances)
         columns = union.columns() if args.in_batch_negatives and len(union) else None
-        value = torch.zeros((), device=leaf.device)
+        value = torch.zeros((), device=leaf.device, dtype=leaf.dtype)
         rows_of = self.loss.row_slices(union, columns)
         for i, rows in enumerate(rows_of):
             each, record = self.loss(everything, union, columns, rows)

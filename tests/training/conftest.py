@@ -47,7 +47,7 @@ def build_model(folder, dropout=0.0, pooling="mean"):
     return str(folder / "model")
 
 
-def make_rows(count, seed=0, num_dense=3, num_synthetic=2, shared_queries=False):
+def make_rows(count, seed=0, num_dense=3, num_synthetic=2, shared_queries=False, teacher=False):
     from syneg.rows import make_negative, make_row
 
     generator = random.Random(seed)
@@ -66,6 +66,10 @@ def make_rows(count, seed=0, num_dense=3, num_synthetic=2, shared_queries=False)
             make_negative(documents[j], "dense", doc_id=f"d{j}", rank=k, score=0.9 - k / 10)
             for k, j in enumerate(others)
         ]
+        if teacher:
+            for negative in negatives:
+                negative["teacher_score"] = generator.random()
+                negative["positive_teacher_score"] = 1.0
         query = f"q{i // 2}" if shared_queries else f"q{i}"
         rows.append(make_row(query, f"{text(2, 8)}", f"d{i}", documents[i], negatives))
     if shared_queries:

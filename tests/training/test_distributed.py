@@ -1,0 +1,109 @@
+"""Several processes give the gradients that one process has on the union of their batches."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .worker import SCENARIOS, train
+
+pytestmark = pytest.mark.distributed
+ROOT = Path(__file__).parent.parent.parent
+
+
+def launch(world, script, arguments, folder, **environment):
+    """Runs a script as `world` processes over gloo; raises with what the first failing one said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for rank in range(world):
+        variables = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": world,
+            "LOCAL_WORLD_SIZE": world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "ACCELERATE_USE_CPU": "true",
+            "HF_HUB_OFFLINE": 1,
+            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": 1,
+            "PYTHONPATH": ROOT,
+            **environment,
+        }
+        log = open(folder / f"log{rank}", "w+")
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            env=os.environ | {k: str(v) for k, v in variables.items()},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
+        processes.append((process, log))
+    try:
+        codes = [process.wait(timeout=300) for process, _ in processes]
+    finally:
+        for process, log in processes:
+            process.kill()
+            log.close()
+    for rank, code in enumerate(codes):
+        assert code == 0, (folder / f"log{rank}").read_text()[-4000:]
+
+
+@pytest.fixture(scope="module")
+def single(tiny_model_path, tmp_path_factory):
+    """What one process gives, by scenario."""
+    folder = tmp_path_factory.mktemp("single")
+    return {name: train(name, tiny_model_path, folder, 1)[1:] for name in SCENARIOS}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request, tiny_model_path, tmp_path_factory):
+    """What two and four processes give, by scenario."""
+    world = request.param
+    folder = tmp_path_factory.mktemp(f"several{world}")
+    names = [
+        name
+        for name, (_, rows, more) in SCENARIOS.items()
+        if rows >= world * more.get("gradient_accumulation_steps", 1)
+    ]
+    launch(
+        world,
+        ROOT / "tests" / "training" / "worker.py",
+        [folder, json.dumps(names), world, tiny_model_path],
+        folder,
+    )
+    return {name: torch.load(folder / f"{name}.pt") for name in names}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_gradients_are_those_of_one_process(single, several, name):
+    losses, gradients, _ = single[name]
+    found_losses, found, _, _ = several[name]
+    assert len(gradients) == len(found) > 1
+    assert found_losses == pytest.approx(losses, abs=1e-6)
+    for step, (expected, step_gradients) in enumerate(zip(gradients, found, strict=True)):
+        assert expected.keys() == step_gradients.keys()
+        for key, gradient in expected.items():
+            difference = (step_gradients[key] - gradient).abs().max()
+            assert difference <= 1e-9 * max(1.0, gradient.abs().max()), (step, key, float(difference))
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_gradient_is_exchanged_once_a_step(several, name):
+    _, _, exchanged, trainable = several[name]
+    assert all(count >= trainable for count in exchanged)
+    # The model's unused parameters travel too; none travels twice.
+    assert all(count < 2 * trainable for count in exchanged)
+
+
+def test_clipping_was_at_work(single):
+    _, gradients, _ = single["clipped"]
+    norms = [torch.cat([g.flatten() for g in step.values()]).norm() for step in gradients]
+    assert all(norm == pytest.approx(0.05, rel=1e-3) for norm in norms)
