@@ -42,6 +42,11 @@ class LocationIndex:
             found = self._locations[start:stop].tolist()
         return found + self._recent.get(number, [])
 
+    def locations(self) -> np.ndarray:
+        """Returns all locations, sorted, shape (n,)."""
+        self._merge()
+        return np.sort(self._locations)
+
     def _merge(self) -> None:
         hashes, locations = array("Q"), array("q")
         for number, places in self._recent.items():
