@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from syneg.hub.folders import FolderInfo
+from syneg.hub.plain import visible
 
 CITATION = """@article{syneg2024,
   title         = {SyNeg: LLM-Driven Synthetic Hard-Negatives for Dense Retrieval},
@@ -35,9 +36,6 @@ EXAMPLE_NEGATIVES = 6
 """Negatives shown in one example."""
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and those that reverse the direction of the text around them."""
-
 _TEMPLATES = Path(__file__).parent
 
 
@@ -244,13 +242,13 @@ def card_environment(filters: Mapping[str, Callable[..., Any]] = {}) -> Environm
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"cut": _cut, "line": _line, "report": _report, "facts": _facts, **filters}
+    environment.filters |= {"cut": _cut, "line": _line, "report": report, "facts": _facts, **filters}
     return environment
 
 
 def _cut(text: Any, chars: int = TEXT_CHARS) -> str:
     """One line, cut at a space. A blank line would end the HTML block and let Markdown in."""
-    line = _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(text).split()))
+    line = visible(" ".join(str(text).split()))
     return line if len(line) <= chars else line[:chars].rsplit(" ", 1)[0] + " …"
 
 
@@ -268,10 +266,10 @@ def code(text: str) -> Markup:
 def _facts(negative: Mapping[str, Any]) -> str:
     names = ("rank", "score", "teacher_score", "domain", "difficulty", "length", "verdict")
     values = {name: negative.get(name) for name in names}
-    return ", ".join(f"{name} {_number(value)}" for name, value in values.items() if value is not None)
+    return ", ".join(f"{name} {number(value)}" for name, value in values.items() if value is not None)
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, int):
@@ -279,11 +277,11 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else _cut(value)
 
 
-def _report(value: Any) -> Markup:
+def report(value: Any) -> Markup:
     """A report as an HTML table; nested mappings become nested tables, lists of mappings rows."""
     if isinstance(value, Mapping):
         rows = Markup("\n").join(
-            Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), _report(item))
+            Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), report(item))
             for name, item in value.items()
             if item is not None
         )
@@ -295,11 +293,11 @@ def _report(value: Any) -> Markup:
             body = Markup("\n").join(
                 Markup("<tr>{}</tr>").format(
                     Markup("").join(
-                        Markup("<td>{}</td>").format(_report(item.get(name, ""))) for name in columns
+                        Markup("<td>{}</td>").format(report(item.get(name, ""))) for name in columns
                     )
                 )
                 for item in value
             )
             return Markup("<table>\n<tr>{}</tr>\n{}\n</table>").format(head, body)
-        return Markup("; ").join(_report(item) for item in value)
-    return escape(_number(value))
+        return Markup("; ").join(report(item) for item in value)
+    return escape(number(value))

@@ -32,18 +32,14 @@ from datasets import (
 from huggingface_hub.errors import HfHubHTTPError
 
 from syneg.errors import InputError, unknown
+from syneg.hub.reading import CARD, FORMAT, MANIFEST, evenly_spaced, read_manifest
 from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, is_full, move_into_place, sync, try_lock
-from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, evenly_spaced, read_split, shard_name
+from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, read_split, shard_name
 from syneg.rows import DROPPED_FEATURES, FEATURES
 
 if TYPE_CHECKING:
     from syneg.hub.cards import DatasetCardInfo
 
-CARD = "README.md"
-MANIFEST = "syneg.json"
-"""What made the data set, for machines. Also the mark of a folder that may be overwritten."""
-
-FORMAT = "syneg-dataset"
 _FEATURES = {"default": FEATURES, "dropped": DROPPED_FEATURES}
 
 
@@ -246,7 +242,7 @@ def read_folder(path: str | Path) -> FolderInfo:
         InputError: Where it is no data set folder of ours, or a shard is missing or broken.
     """
     path = Path(path)
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if manifest is None:
         raise InputError(
             f"{path}: no data set folder ({MANIFEST} is missing or not ours). "
@@ -322,7 +318,7 @@ def check_replaceable(output: Path, overwrite: bool) -> None:
         raise InputError(f"{output}: is no folder; choose another --output.")
     if not any(output.iterdir()):
         return
-    if _read_manifest(output) is None:
+    if read_manifest(output) is None:
         raise InputError(
             f"{output}: exists and is no data set folder of ours, so it is left alone. "
             "Choose another --output."
@@ -334,11 +330,3 @@ def check_replaceable(output: Path, overwrite: bool) -> None:
         ours = relative in (CARD, MANIFEST) or path.suffix == ".parquet" or relative.startswith(".cache/")
         if not path.is_dir() and not ours:
             raise InputError(f"{output}: holds {relative!r}, which is not part of a data set; move it first.")
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None

@@ -28,8 +28,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from syneg.errors import InputError
-from syneg.hub.folders import CARD, MANIFEST, FolderInfo, read_folder
+from syneg.hub.folders import FolderInfo, read_folder
 from syneg.hub.model_cards import ModelCardInfo, model_card
+from syneg.hub.reading import CARD, MANIFEST
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _push(args: PushArguments, card: ModelCardArguments) -> Published:
-    from syneg.hub.folders import MANIFEST
     from syneg.hub.publish import push_dataset, push_model
+    from syneg.hub.reading import MANIFEST
 
     folder = Path(args.folder)
     if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,24 +119,6 @@ class SplitWriter:
             _, num_bytes = self._writer.finalize()
             self.num_bytes += num_bytes
             self._writer = None
-
-
-def evenly_spaced(files: Iterable[Path], count: int) -> list[dict[str, Any]]:
-    """Returns `count` rows of Parquet files, evenly spaced, reading one row group for each."""
-    readers = [pq.ParquetFile(path) for path in files]
-    groups = [(r, g, r.metadata.row_group(g).num_rows) for r in readers for g in range(r.num_row_groups)]
-    total = sum(rows for _, _, rows in groups)
-    wanted = sorted({i * total // count for i in range(count)}) if total else []
-    found, start = [], 0
-    for reader, group, rows in groups:
-        here = [row - start for row in wanted if start <= row < start + rows]
-        if here:
-            table = reader.read_row_group(group)
-            found += [table.slice(row, 1).to_pylist()[0] for row in here]
-        start += rows
-    for reader in readers:
-        reader.close()
-    return found
 
 
 def shard_name(path: Path) -> tuple[str, int, int]:

@@ -1,0 +1,55 @@
+"""`syneg inspect`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from syneg.config import ConfigParser
+from syneg.errors import InputError
+from syneg.inspect.arguments import InspectArguments
+
+SHOWN_ON_PAGE, SHOWN_IN_TEXT = 100, 5
+_MARK = '<meta name="generator" content="syneg inspect">'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Shows a data set: syneg inspect FOLDER|HUB_ID [--text] [--key value ...]."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--dataset", *argv]
+    parser = ConfigParser(InspectArguments, prog="syneg inspect", description=main.__doc__)
+    (args,) = parser.parse(argv)
+    from syneg.inspect.measures import measure_rows
+    from syneg.inspect.sample import read_sample
+
+    page = Path(args.page)
+    if not args.text:
+        _check_page(page)
+    shown = args.shown_pairs or (SHOWN_IN_TEXT if args.text else SHOWN_ON_PAGE)
+    sample = read_sample(args.dataset, args.split, shown, args.measured_pairs)
+    encoder = None
+    if args.encoder:
+        from syneg.encoders import load_encoder
+
+        encoder = load_encoder(args.encoder)
+    measures = measure_rows(sample.measured, encoder)
+    if args.text:
+        from syneg.inspect.terminal import render_text
+
+        print(render_text(sample, measures), end="")
+        return
+    from syneg.inspect.page import render_page
+
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_page(sample, measures), encoding="utf-8")
+    print(f"{page.resolve()}: {len(sample.shown)} of {sample.total:,} pairs. Open it in a browser.")
+
+
+def _check_page(page: Path) -> None:
+    """Only a page of ours is written over."""
+    if page.is_dir():
+        raise InputError(f"--page {str(page)!r}: is a folder; name a file, as in inspect.html.")
+    if page.is_file() and _MARK not in page.read_text(encoding="utf-8", errors="replace")[:2000]:
+        raise InputError(f"--page {str(page)!r}: exists and is no page of `syneg inspect`; name another.")

@@ -1,0 +1,131 @@
+"""What is shown of a data set: evenly spaced pairs, and examples of what each gate dropped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from syneg.errors import InputError, unknown
+from syneg.hub.reading import Published, spaced
+from syneg.rows import FEATURES, Negative
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A negative that a gate kept out, with the gate and its reason."""
+
+    negative: Negative
+    gate: str
+    reason: str
+
+
+@dataclass
+class Pair:
+    """A pair as it is shown: kept negatives, and dropped ones where any are among the examples."""
+
+    query_id: str
+    query: str
+    positive_id: str
+    positive: str
+    origin: str
+    negatives: list[Negative] = field(default_factory=list)
+    dropped: list[Drop] = field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from other pairs."""
+        return self.query_id, self.positive_id, self.origin
+
+
+@dataclass
+class Sample:
+    """A data set, as far as it is looked at.
+
+    Attributes:
+        name: Its name.
+        split: The split.
+        total: Pairs in the split.
+        gates: Gate -> negatives that it dropped, over the whole split.
+        shown: Pairs to show.
+        evenly: So many of these, the first, are evenly spaced; the others show what gates dropped.
+        measured: Rows for the distributions.
+        manifest: What made it.
+    """
+
+    name: str
+    split: str
+    total: int
+    gates: Counter[str]
+    shown: list[Pair]
+    evenly: int
+    measured: list[dict[str, Any]]
+    manifest: dict[str, Any]
+
+
+def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Sample:
+    """Reads the parts of a data set that are shown; the rest is not read.
+
+    Args:
+        spec: A folder or a Hub id.
+        split: The split.
+        shown: Pairs to show.
+        measured: Pairs to measure.
+
+    Raises:
+        InputError: Where there is no such data set of ours, no such split, or a row is not as it
+            should be.
+    """
+    published = Published(spec)
+    splits = published.splits()
+    if split not in splits:
+        raise unknown(f"split of {str(spec)!r}:", split, splits)
+    with published.open("default", split) as shards:
+        total = len(shards)
+        positions = set(spaced(total, shown))
+        both = sorted(positions | set(spaced(total, measured)))
+        rows = dict(zip(both, shards.rows(both), strict=True))
+    missing = FEATURES.keys() - rows[both[0]].keys()
+    if missing:
+        raise InputError(f"{str(spec)!r}: column {sorted(missing)[0]!r} is missing from its rows.")
+    pairs = [_pair(row) for at, row in rows.items() if at in positions]
+    by_key = {pair.key: pair for pair in pairs}
+    with published.open("dropped", split) as shards:
+        gates = shards.column("gate") if len(shards) else []
+        for row in shards.rows(_examples(gates, shown)):
+            pair = _pair(row)
+            if pair.key not in by_key:
+                by_key[pair.key] = pair
+                pairs.append(pair)
+            by_key[pair.key].dropped.append(Drop(row["negative"], row["gate"], row["reason"]))
+    return Sample(
+        name=str(published.manifest.get("name") or spec),
+        split=split,
+        total=total,
+        gates=Counter(gates),
+        shown=pairs,
+        evenly=len(positions),
+        measured=[rows[at] for at in spaced(total, measured)],
+        manifest=published.manifest,
+    )
+
+
+def _examples(gates: list[str], shown: int) -> list[int]:
+    """Returns positions of dropped negatives: about as many as pairs are shown, the same of each gate."""
+    by_gate: dict[str, list[int]] = {}
+    for position, gate in enumerate(gates):
+        by_gate.setdefault(gate, []).append(position)
+    each = max(1, shown // max(1, len(by_gate)))
+    return [where[i] for where in by_gate.values() for i in spaced(len(where), each)]
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    return Pair(
+        query_id=row["query_id"],
+        query=row["query"],
+        positive_id=row["positive_id"],
+        positive=row["positive"],
+        origin=row["origin"],
+        negatives=row.get("negatives") or [],
+    )
