@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
 from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
 from syneg.gating.gate import Gate, Gated, Tolls
 from syneg.rows import Dropped, Row
 
-_MAKERS: dict[str, Callable[[GatingArguments, int], Gate]] = {}
+if TYPE_CHECKING:
+    from syneg.generation.arguments import GenerationArguments
+    from syneg.generation.requests import Engine
 
 
 class Gating:
@@ -26,9 +32,14 @@ class Gating:
         self._gates = gates
 
     def __iter__(self) -> Iterator[tuple[Row, list[Dropped]]]:
-        stream: Iterator[Gated] = self._count_in(self._rows)
-        for gate in self._gates:
-            stream = self._through(gate, stream)
+        with ExitStack() as stack:
+            stream: Iterator[Gated] = self._count_in(self._rows)
+            for gate in self._gates:
+                stack.enter_context(closing(gate))
+                stream = self._through(gate, stream)
+            yield from self._count_out(stream)
+
+    def _count_out(self, stream: Iterator[Gated]) -> Iterator[tuple[Row, list[Dropped]]]:
         for gated in stream:
             self.tolls.kept.update(negative["source"] for negative in gated.row["negatives"])
             self.tolls.emptied += not gated.row["negatives"] and bool(gated.dropped)
@@ -49,13 +60,24 @@ class Gating:
                 yield Gated(after.row, before.dropped + after.dropped, before.added + after.added)
 
 
-def apply_gates(rows: Iterable[Row], args: GatingArguments, seed: int = 0) -> Gating:
+def apply_gates(
+    rows: Iterable[Row],
+    args: GatingArguments,
+    seed: int = 0,
+    *,
+    generation: GenerationArguments | None = None,
+    journal: str | Path | None = None,
+    engine: Engine | None = None,
+) -> Gating:
     """Sends rows through the gates.
 
     Args:
         rows: The rows; read as they are needed, a gate's group at a time.
         args: The gates and their bounds.
         seed: Seed of what a gate draws (the judge's sampling).
+        generation: For the judge: engine, LLM and limits.
+        journal: For the judge: the folder of its journal.
+        engine: For the judge: an engine that runs already, and is left running.
 
     Returns:
         An iterable of (row, what was dropped from it), in order. A row that lost all its negatives
@@ -63,9 +85,20 @@ def apply_gates(rows: Iterable[Row], args: GatingArguments, seed: int = 0) -> Ga
         from, with nothing dropped.
 
     Raises:
-        InputError: For what a gate cannot use.
+        InputError: For what a gate cannot use, or a judge without engine and journal.
     """
-    return Gating(rows, [_MAKERS[name](args, seed) for name in args.gates])
+    gates: list[Gate] = []
+    for name in args.gates:
+        if name == "checks":
+            gates.append(Checks(args))
+        elif name == "teacher":
+            from syneg.gating.teacher import Teacher
 
+            gates.append(Teacher(args))
+        else:
+            from syneg.gating.judge import Judge
 
-_MAKERS["checks"] = lambda args, seed: Checks(args)
+            if generation is None or journal is None:
+                raise InputError("gate 'judge' needs an engine and an LLM, and a folder for its journal.")
+            gates.append(Judge(args, generation, journal, seed, engine))
+    return Gating(rows, gates)

@@ -106,6 +106,10 @@ class GatingArguments:
     judge_llm: str | None = field(
         default=None, metadata={"help": "The judge's LLM, as --llm; that one where not given."}
     )
+    judge_recordings: str | None = field(
+        default=None,
+        metadata={"help": "For the judge's engine 'recorded': the journal folder of a judge to replay."},
+    )
 
     def __post_init__(self) -> None:
         self.gates = split_commas(self.gates)

@@ -56,6 +56,9 @@ class Checks:
         """Applies the checks; the first that a negative fails is its reason."""
         return [self._row(row, tolls) for row in rows]
 
+    def close(self) -> None:
+        """Frees nothing: there is no model."""
+
     def _row(self, row: Row, tolls: Tolls) -> Gated:
         gated = Gated(row)
         kept: list[Negative] = []

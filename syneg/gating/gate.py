@@ -94,3 +94,6 @@ class Gate(Protocol):
 
     def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
         """Returns one `Gated` a row, in order, and counts what it drops in `tolls.dropped`."""
+
+    def close(self) -> None:
+        """Frees what the gate holds."""

@@ -22,8 +22,8 @@ OTHER = (
     "the mints were told to stretch the metal that the mines in the mountains still gave."
 )
 GERMAN = (
-    "Drähte aus Aluminium sind leichter als solche aus anderen Metallen und werden in Freileitungen verwendet, bei "
-    "denen das Gewicht mehr zählt als der Verlust; die Verbindungen brauchen besondere Sorgfalt."
+    "Drähte aus Aluminium sind leichter als andere und werden in Freileitungen verwendet, "
+    "bei denen das Gewicht mehr zählt als der Verlust; die Verbindungen brauchen besondere Sorgfalt."
 )
 QUERY = "why do copper wires carry current with so little loss"
 

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syneg.errors import InputError
+from syneg.gating.apply import apply_gates
+from syneg.gating.arguments import GatingArguments
+from syneg.gating.gate import Tolls
+from syneg.gating.teacher import SUSPECT, Teacher, bi_encoder_scorer
+from syneg.rows import SYNTHETIC, make_negative, make_row
+from tests.stand_in import tiny_encoder, tiny_source
+
+SCORES = {"positive": 2.0, "near": 1.95, "far": 0.5, "worse": -3.0}
+
+
+class Scorer:
+    def __init__(self, scores: dict[str, float]) -> None:
+        self.scores = scores
+        self.calls: list[list[tuple[str, str]]] = []
+
+    def __call__(self, pairs: list[tuple[str, str]]) -> np.ndarray:
+        self.calls.append(list(pairs))
+        return np.array([self.scores[document] for _, document in pairs])
+
+
+def rows(source: str = "bm25"):
+    negatives = [make_negative(text, source) for text in ("near", "far", "worse")]
+    return [make_row("q", "query", "d", "positive", negatives)] * 2
+
+
+def teach(source: str = "bm25", scores: dict[str, float] = SCORES, **options):
+    scorer = Scorer(scores)
+    tolls = Tolls()
+    args = GatingArguments(gates="teacher", teacher="some", **options)
+    return Teacher(args, scorer).apply(rows(source), tolls), tolls, scorer
+
+
+def test_mined_ones_too_near_are_dropped_and_scores_kept() -> None:
+    (gated, _), tolls, scorer = teach()
+    assert [(n["text"], n["teacher_score"]) for n in gated.row["negatives"]] == [
+        ("far", 0.5),
+        ("worse", -3.0),
+    ]
+    assert {n["positive_teacher_score"] for n in gated.row["negatives"]} == {2.0}
+    assert "scores it 1.9500, the positive 2.0000" in gated.dropped[0]["reason"]
+    assert gated.dropped[0]["negative"]["teacher_score"] == 1.95
+    assert tolls.dropped["teacher", "too near to the positive", "bm25"] == 2
+    # One call for the whole group, and equal pairs once.
+    assert [len(call) for call in scorer.calls] == [4]
+
+
+def test_the_margin_holds_for_negative_scores() -> None:
+    (gated, _), _, _ = teach(scores={"positive": -2.0, "near": -2.05, "far": -2.2, "worse": -9.0})
+    assert [n["text"] for n in gated.row["negatives"]] == ["far", "worse"]
+
+
+@pytest.mark.parametrize(
+    "choice, left, verdict", [("judge", 3, SUSPECT), ("keep", 3, None), ("drop", 2, None)]
+)
+def test_a_score_alone_does_not_kill_a_synthetic_one(choice: str, left: int, verdict: str | None) -> None:
+    (gated, _), tolls, _ = teach(SYNTHETIC, teacher_synthetic=choice)
+    assert len(gated.row["negatives"]) == left
+    assert gated.row["negatives"][0]["verdict"] == verdict
+    assert sum(tolls.notes.values()) == (2 if choice == "judge" else 0)
+
+
+def test_a_bi_encoder_scores_as_the_model_does(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    path = tiny_encoder(tmp_path, {"query": "what ", "document": "the "})
+    source = tiny_source()
+    pairs = [(source.queries["text"][i], text) for i in (0, 1) for text in source.documents([0, 1, 0])]
+    model = SentenceTransformer(path, device="cpu")
+    expected = model.similarity_pairwise(
+        model.encode_query([q for q, _ in pairs]), model.encode_document([d for _, d in pairs])
+    )
+    assert np.allclose(bi_encoder_scorer(path, 4, "cpu")(pairs), expected, atol=0.03)
+
+
+def test_a_cross_encoder_end_to_end(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    bert = Path(tiny_encoder(tmp_path)).parent / "bert"
+    CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
+    args = GatingArguments(gates="teacher", teacher=str(tmp_path / "cross"), teacher_device="cpu")
+    out = list(apply_gates(rows(SYNTHETIC), args))
+    negatives = out[0][0]["negatives"]
+    assert len(negatives) == 3 and all(0 < n["teacher_score"] < 1 for n in negatives)
+    CrossEncoder(str(bert), num_labels=3, device="cpu").save_pretrained(str(tmp_path / "three"))
+    with pytest.raises(InputError, match="3 outputs"):
+        Teacher(GatingArguments(gates="teacher", teacher=str(tmp_path / "three"), teacher_device="cpu"))
+    with pytest.raises(InputError, match="no such folder"):
+        Teacher(GatingArguments(gates="teacher", teacher=str(tmp_path / "none"), teacher_device="cpu"))
