@@ -1,12 +1,17 @@
-"""What `syneg evaluate` can be told. Light: neither torch nor mteb is imported here."""
+"""What `syneg evaluate`, `compare` and `report` can be told. Light: no torch, no mteb."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
-from syneg.config import split_commas
-from syneg.errors import InputError
+from syneg.config import parse_mapping, split_commas
+from syneg.errors import InputError, unknown
 from syneg.sources import SourceArguments
+
+ZERO_SHOT = "zero-shot"
+"""What the model before training is called beside the arms."""
 
 
 @dataclass
@@ -65,3 +70,84 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         self.tasks = split_commas(self.tasks) or None
+
+
+@dataclass
+class CompareArguments:
+    """What `syneg compare` compares: arms, each a training configuration, over seeds.
+
+    Raises:
+        InputError: For arms, seeds, a baseline or a metric that cannot be used.
+    """
+
+    model: str = field(
+        metadata={"help": "The backbone: a folder, a Hub id or package:NAME/FOLDER."},
+    )
+    dataset: str = field(
+        metadata={"help": "Rows with negatives, which every arm trains on unless it names its own."},
+    )
+    output: str = field(metadata={"help": "The folder to write; what is finished there is not done again."})
+    arms: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Arm -> what differs from `training`: any key of `syneg train`."},
+    )
+    training: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Keys of `syneg train` that all arms share."}
+    )
+    baseline: str | None = field(
+        default=None, metadata={"help": "The arm that the others are tested against; the first if null."}
+    )
+    seeds: list[str] = field(
+        default_factory=lambda: ["0", "1", "2", "3", "4"], metadata={"help": "Every arm is run with each."}
+    )
+    only: list[str] | None = field(default=None, metadata={"help": "Run these arms only."})
+    metric: str = field(
+        default="ndcg_at_10",
+        metadata={"help": "What is tested.", "choices": ["ndcg_at_10", "recall_at_10", "mrr_at_10"]},
+    )
+    held_back: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the queries of --split, by a hash of their ids, that are left out of the "
+            "training rows and evaluated on, to choose hyper-parameters by; 0 evaluates on all of --split."
+        },
+    )
+    keep_models: bool = field(default=False, metadata={"help": "Whether to keep each run's model."})
+
+    def __post_init__(self) -> None:
+        self.training = parse_mapping(self.training, "training")
+        self.arms = {
+            str(name): parse_mapping(changes, f"arms, {name}")
+            for name, changes in parse_mapping(self.arms, "arms").items()
+        }
+        if not self.arms:
+            raise InputError("--arms is missing: a mapping of an arm's name to what it changes.")
+        for name in self.arms:
+            if not re.fullmatch(r"[\w.+=-]+", name) or name == ZERO_SHOT:
+                raise InputError(
+                    f"arm {name!r}: a name is made of letters, digits and . _ + = - (it names a folder), "
+                    f"and is not {ZERO_SHOT!r}."
+                )
+        if self.baseline is None:
+            self.baseline = next(iter(self.arms))
+        self.only = split_commas(self.only) or list(self.arms)
+        for word in (self.baseline, *self.only):
+            if word not in self.arms:
+                raise unknown("arm", word, self.arms)
+        words = split_commas([str(seed) for seed in self.seeds])
+        if not words or not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+            raise InputError(f"--seeds is {','.join(words)!r}; give different whole numbers, as in 0,1,2.")
+        self.seeds = words
+        if not 0 <= self.held_back < 1:
+            raise InputError(f"--held_back is {self.held_back}; it must be at least 0 and below 1.")
+
+
+@dataclass
+class ReportArguments:
+    """What `syneg report` reports on."""
+
+    comparison: str = field(metadata={"help": "The folder that `syneg compare` wrote."})
+    output: str | None = field(default=None, metadata={"help": "The folder to write; the same if null."})
+    examples: int = field(
+        default=5, metadata={"help": "Queries shown among each arm's largest wins and losses."}
+    )

@@ -1,0 +1,299 @@
+"""`syneg compare`: arms over seeds, each a training configuration, on the same queries.
+
+What is finished is not done again, so a comparison can be interrupted, and arms and seeds added. A
+run whose configuration, rows or source changed since is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from syneg.config import ConfigParser
+from syneg.errors import InputError
+from syneg.evaluation.arguments import (
+    ZERO_SHOT,
+    CompareArguments,
+    EncodingArguments,
+    EvaluationSourceArguments,
+)
+
+if TYPE_CHECKING:
+    from syneg.evaluation.arms import Bench, Run
+    from syneg.sources import Source
+
+HELD_BACK = "held-back"
+"""The split made of held-back queries."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, and every finished run.
+
+    Attributes:
+        settings: source, split, held_back, model, baseline, metric, arms (name -> changes), training.
+        zero_shot: The model before training.
+        arms: Arm -> its runs, in the order of the seeds.
+        unfinished: Runs that are missing, as "arm, seed 0".
+    """
+
+    settings: dict[str, Any]
+    zero_shot: Run
+    arms: dict[str, list[Run]]
+    unfinished: list[str]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the subcommand.
+
+    Args:
+        argv: The command line after ``compare``.
+
+    Raises:
+        InputError: Where an argument, an arm, the rows or the source cannot be used.
+    """
+    parser = ConfigParser(
+        [CompareArguments, EvaluationSourceArguments, EncodingArguments],
+        prog="syneg compare",
+        description="Trains and evaluates each arm with each seed and says which differ.",
+    )
+    arguments, where, encoding = parser.parse(argv)
+    comparison = compare(arguments, where, encoding)
+
+    from syneg.evaluation.summary import summary_table, work_notes
+
+    output = Path(arguments.output)
+    table = summary_table(comparison)
+    (output / "table.md").write_text(table, encoding="utf-8")
+    print(table, end="")
+    for note in work_notes(comparison):
+        print(note)
+    print(output / "table.md")
+    print(f"For a report: syneg report --comparison {output}")
+
+
+def compare(
+    arguments: CompareArguments, where: EvaluationSourceArguments, encoding: EncodingArguments
+) -> Comparison:
+    """Runs what is not finished of a comparison.
+
+    Args:
+        arguments: Arms, seeds and what they share.
+        where: What is evaluated on.
+        encoding: How it is encoded.
+
+    Returns:
+        The comparison, with all that is finished.
+
+    Raises:
+        InputError: For anything that cannot be used; all arms are checked before the first is trained.
+    """
+    from syneg.evaluation.arms import Bench, fingerprint, read_run, rows_revision, train_run
+    from syneg.evaluation.tasks import source_revision
+    from syneg.sources import load_source
+
+    output = Path(arguments.output)
+    source, split = load_source(where.source, where.unknown_documents), where.split
+    held: set[str] = set()
+    if arguments.held_back:
+        source, held = hold_back(source, split, arguments.held_back)
+        split = HELD_BACK
+    source.pairs(split)
+    options = {"batch_size": encoding.eval_batch_size, "bf16": encoding.eval_bf16}
+    bench = Bench(output, source, split, options, arguments.keep_models)
+    planned = _write_configurations(arguments, held)
+    marks = [source_revision(source), split, json.dumps(options, sort_keys=True)]
+    revisions = {values["dataset"]: "" for values in planned.values()}
+    revisions = {dataset: rows_revision(dataset) for dataset in revisions}
+    _write_settings(arguments, where, split)
+    _zero_shot(bench, arguments, encoding, marks)
+    assert arguments.only is not None
+    chosen = [key for key in planned if key[0] in arguments.only]
+    with tqdm(chosen, desc="Runs", unit="run") as bar:
+        for arm, seed in bar:
+            bar.set_postfix_str(f"{arm}, seed {seed}")
+            values = planned[arm, seed]
+            mark = fingerprint(values, *marks, revisions[values["dataset"]])
+            folder = run_folder(output, arm, seed)
+            if read_run(folder, output, mark) is None:
+                train_run(bench, arm, seed, folder, mark)
+    return load_comparison(output)
+
+
+def load_comparison(folder: str | Path) -> Comparison:
+    """Reads a comparison's finished runs.
+
+    Raises:
+        InputError: Where `folder` holds no comparison, or the baseline has no finished run.
+    """
+    from syneg.evaluation.arms import read_run
+
+    folder = Path(folder)
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. `syneg compare --output {folder}` writes it.")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    zero_shot = read_run(folder / "runs" / ZERO_SHOT, folder)
+    if zero_shot is None:
+        raise InputError(f"{folder}: the model before training is not evaluated yet. Run syneg compare.")
+    arms: dict[str, list[Run]] = {}
+    unfinished = []
+    for arm in settings["arms"]:
+        for seed in settings["seeds"]:
+            run = read_run(run_folder(folder, arm, seed), folder)
+            if run is None:
+                unfinished.append(f"{arm}, seed {seed}")
+            else:
+                arms.setdefault(arm, []).append(run)
+    queries = {q.query_id for q in zero_shot.queries}
+    for arm, runs in arms.items():
+        if any({q.query_id for q in run.queries} != queries for run in runs):
+            raise InputError(
+                f"{folder}: arm {arm!r} was evaluated on other queries. Run syneg compare again."
+            )
+    return Comparison(settings, zero_shot, arms, unfinished)
+
+
+def run_folder(output: Path, arm: str, seed: int) -> Path:
+    """Returns the folder of a run."""
+    return output / "runs" / arm / f"seed-{seed}"
+
+
+def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str]]:
+    """Returns the source with a split of held-back queries, and their ids.
+
+    A query is held back by a hash of its id, so the choice does not hang on order or seed.
+
+    Raises:
+        InputError: Where the split is missing, or none or all of its queries would be held back.
+    """
+    from dataclasses import replace
+
+    qrels = source.judgements(split)
+    held = {query for query in qrels if _position(query) < share}
+    if not held or len(held) == len(qrels):
+        raise InputError(
+            f"--held_back {share} holds back {len(held)} of the {len(qrels)} queries of split {split!r}; "
+            "take another share."
+        )
+    part = {query: documents for query, documents in qrels.items() if query in held}
+    return replace(source, qrels={**source.qrels, HELD_BACK: part}), held
+
+
+def _position(query_id: str) -> float:
+    digest = hashlib.blake2b(query_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _write_configurations(
+    arguments: CompareArguments, held: set[str]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Writes every run's configuration and checks it; returns them by (arm, seed)."""
+    from syneg.evaluation.arms import parse_configuration, write_configuration
+    from syneg.training.mixing import Mixture
+
+    assert isinstance(arguments.arms, dict) and isinstance(arguments.training, dict)
+    output = Path(arguments.output)
+    planned: dict[tuple[str, int], dict[str, Any]] = {}
+    kept: dict[str, str] = {}
+    for arm, changes in arguments.arms.items():
+        for reserved in ("output", "output_dir", "seed"):
+            if reserved in changes or reserved in arguments.training:
+                raise InputError(f"arm {arm!r}: {reserved!r} is set for each run; leave it out.")
+        for seed in map(int, arguments.seeds):
+            folder = run_folder(output, arm, seed)
+            shared = {
+                "model": arguments.model,
+                "dataset": arguments.dataset,
+                "save_strategy": "no",
+                "logging_steps": 5,
+                "logging_first_step": True,
+            }
+            values = {**shared, **arguments.training, **changes, "output": str(folder), "seed": seed}
+            if held:
+                dataset, split = values["dataset"], values.get("split", "train")
+                key = f"{dataset}\0{split}"
+                if key not in kept:
+                    kept[key] = _without(dataset, split, held, output)
+                values["dataset"] = kept[key]
+            path = write_configuration(folder, values)
+            what, _ = parse_configuration(path, arm)
+            try:
+                Mixture.parse(what.mixture)
+            except InputError as error:
+                raise InputError(f"arm {arm!r}: {error}") from None
+            planned[arm, seed] = values
+    return planned
+
+
+def _without(dataset: str, split: str, held: set[str], output: Path) -> str:
+    """Writes a data set's rows whose queries are not held back, and returns the folder."""
+    from syneg.training.run import TrainArguments, load_rows
+
+    rows = load_rows(TrainArguments(model="", dataset=dataset, split=split))
+    kept = rows.filter(lambda row: _asker(row) not in held)
+    if not len(kept):
+        raise InputError(f"data set {dataset!r}: no row is left when the held-back queries are left out.")
+    folder = output / "rows" / hashlib.sha256(dataset.encode()).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    return str(folder)
+
+
+def _asker(row: Mapping[str, Any]) -> str:
+    """Returns the source's query that a row comes from; a mirrored row names it first in its own id."""
+    query_id = str(row["query_id"])
+    return query_id.rsplit("~", 3)[0] if row["origin"] == "mirror" else query_id
+
+
+def _write_settings(arguments: CompareArguments, where: EvaluationSourceArguments, split: str) -> None:
+    settings = {
+        "source": where.source,
+        "unknown_documents": where.unknown_documents,
+        "split": where.split,
+        "held_back": arguments.held_back,
+        "evaluated_split": split,
+        "model": arguments.model,
+        "dataset": arguments.dataset,
+        "training": arguments.training,
+        "arms": arguments.arms,
+        "seeds": [int(seed) for seed in arguments.seeds],
+        "baseline": arguments.baseline,
+        "metric": arguments.metric,
+    }
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, indent=1, ensure_ascii=False)
+    (output / "comparison.json").write_text(text, encoding="utf-8")
+
+
+def _zero_shot(
+    bench: Bench, arguments: CompareArguments, encoding: EncodingArguments, marks: Sequence[str]
+) -> None:
+    """Evaluates the model before training, with the length that it is trained with."""
+    from syneg.encoders import load_encoder
+    from syneg.evaluation.arms import fingerprint, read_run, write_run
+    from syneg.evaluation.mteb import evaluate
+
+    assert isinstance(arguments.training, Mapping)
+    length = encoding.max_length or arguments.training.get("max_length")
+    folder = bench.output / "runs" / ZERO_SHOT
+    mark = fingerprint({"model": arguments.model, "max_length": length}, *marks)
+    if read_run(folder, bench.output, mark) is not None:
+        return
+    scores = evaluate(
+        load_encoder(arguments.model, max_length=length),
+        bench.source,
+        bench.split,
+        bench.output / "evaluation",
+        name=f"compare/{ZERO_SHOT}",
+        overwrite=True,
+        **bench.encoding,
+    )
+    write_run(bench, folder, ZERO_SHOT, None, scores, [], {}, mark)

@@ -1,0 +1,164 @@
+"""A comparison in figures: means, spread over seeds, differences and how sure they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from syneg.evaluation.arguments import ZERO_SHOT
+from syneg.evaluation.significance import Difference, holm, paired_difference
+from syneg.evaluation.table import HEADINGS, aligned
+
+if TYPE_CHECKING:
+    from syneg.evaluation.arms import Run
+    from syneg.evaluation.compare import Comparison
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm of the results.
+
+    Attributes:
+        arm: Its name.
+        means: Metric -> mean over the seeds.
+        spreads: Metric -> standard deviation over the seeds; None with fewer than two.
+        by_seed: Seed -> the metric that is tested (of zero-shot: None -> it).
+        difference: From the baseline; None for the baseline itself.
+        corrected_p: Holm's p-value over all arms compared with the baseline; None for the baseline.
+        better_seeds: Seeds that beat the baseline's run with the same seed, and how many there are.
+    """
+
+    arm: str
+    means: dict[str, float]
+    spreads: dict[str, float | None]
+    by_seed: dict[int | None, float]
+    difference: Difference | None
+    corrected_p: float | None
+    better_seeds: tuple[int, int] | None
+
+
+def query_means(runs: list[Run], metric: str) -> dict[str, float]:
+    """Returns query -> its score, averaged over the runs; a query of a subset is named with it."""
+    sums: dict[str, list[float]] = {}
+    for run in runs:
+        for query in run.queries:
+            name = query.query_id if query.subset == "default" else f"{query.subset}/{query.query_id}"
+            sums.setdefault(name, []).append(getattr(query, metric))
+    return {name: fmean(values) for name, values in sums.items()}
+
+
+def summarise(comparison: Comparison) -> list[Line]:
+    """Returns the results, zero-shot first, then the finished arms in their order.
+
+    Every arm, and zero-shot, is tested against the baseline on the metric of the comparison; where the
+    baseline has no finished run, nothing is tested.
+    """
+    metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
+    groups = {ZERO_SHOT: [comparison.zero_shot], **comparison.arms}
+    theirs = query_means(groups[baseline], metric) if baseline in groups else None
+    differences: dict[str, Difference] = {}
+    if theirs is not None:
+        for arm, runs in groups.items():
+            if arm != baseline:
+                ours = query_means(runs, metric)
+                ids = sorted(theirs)
+                differences[arm] = paired_difference(
+                    np.array([ours[i] for i in ids]), np.array([theirs[i] for i in ids])
+                )
+    corrected = dict(zip(differences, holm([d.p_value for d in differences.values()]), strict=True))
+    lines = []
+    for arm, runs in groups.items():
+        values = {name: [run.metrics[name] for run in runs] for name in HEADINGS}
+        lines.append(
+            Line(
+                arm,
+                {name: fmean(numbers) for name, numbers in values.items()},
+                {name: stdev(numbers) if len(numbers) > 1 else None for name, numbers in values.items()},
+                {run.seed: run.metrics[metric] for run in runs},
+                differences.get(arm),
+                corrected.get(arm),
+                _better_seeds(runs, groups.get(baseline, []), metric) if arm in differences else None,
+            )
+        )
+    return lines
+
+
+def _better_seeds(runs: list[Run], base: list[Run], metric: str) -> tuple[int, int] | None:
+    theirs = {run.seed: run.metrics[metric] for run in base}
+    shared = [run for run in runs if run.seed in theirs]
+    if not shared:
+        return None
+    return sum(run.metrics[metric] > theirs[run.seed] for run in shared), len(shared)
+
+
+def summary_table(comparison: Comparison) -> str:
+    """Returns the results as a Markdown table."""
+    metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
+    others = [HEADINGS[name] for name in HEADINGS if name != metric]
+    headings = ["arm", "seeds", HEADINGS[metric], *others, f"less {baseline}", "95% interval", "p (Holm)"]
+    cells = [headings]
+    for line in summarise(comparison):
+        spread = line.spreads[metric]
+        mean = f"{line.means[metric]:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+        difference = line.difference
+        cells.append(
+            [
+                line.arm,
+                "" if line.arm == ZERO_SHOT else str(len(line.by_seed)),
+                mean,
+                *(f"{line.means[name]:.4f}" for name in HEADINGS if name != metric),
+                "" if difference is None else f"{difference.mean:+.4f}",
+                "" if difference is None else f"{difference.low:+.4f} to {difference.high:+.4f}",
+                "" if line.corrected_p is None else format_p(line.corrected_p),
+            ]
+        )
+    return aligned(cells)
+
+
+def format_p(p_value: float) -> str:
+    """Returns a p-value as text; below a thousandth only that is said."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
+
+
+def work_notes(comparison: Comparison) -> list[str]:
+    """Returns what a reader must know before comparing: unequal work, what is missing or unfinished."""
+    notes = []
+    runs = [run for arm in comparison.arms.values() for run in arm]
+    for key, what in (("steps", "steps"), ("rows", "rows"), ("instances", "instances")):
+        counts = {arm: sorted({run.work[key] for run in part}) for arm, part in comparison.arms.items()}
+        if len({tuple(values) for values in counts.values()}) > 1:
+            listed = ", ".join(f"{arm} {'/'.join(map(str, values))}" for arm, values in counts.items())
+            notes.append(f"Not the same number of {what}: {listed}.")
+    per_instance = {
+        arm: round(
+            sum(sum(r.work["negatives"].values()) for r in part)
+            / max(sum(r.work["instances"] for r in part), 1),
+            2,
+        )
+        for arm, part in comparison.arms.items()
+    }
+    if len(set(per_instance.values())) > 1:
+        listed = ", ".join(f"{arm} {number:g}" for arm, number in per_instance.items())
+        notes.append(f"Not the same number of negatives an instance: {listed}.")
+    for name in ("fallback", "missing"):
+        total = {arm: sum(_total(run.work[name]) for run in part) for arm, part in comparison.arms.items()}
+        for arm, number in total.items():
+            if number:
+                said = (
+                    "were drawn from another source than asked for"
+                    if name == "fallback"
+                    else "could not be had"
+                )
+                notes.append(f"{arm}: {number} negatives {said}.")
+    if len({len(run.queries) for run in [comparison.zero_shot, *runs]}) > 1:
+        notes.append("The runs were evaluated on different numbers of queries.")
+    if comparison.unfinished:
+        notes.append(f"Not finished: {'; '.join(comparison.unfinished)}.")
+    return notes
+
+
+def _total(value: int | dict[str, int]) -> int:
+    return sum(value.values()) if isinstance(value, dict) else value

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from syneg.errors import InputError
+from syneg.evaluation.compare import hold_back, load_comparison, main
+from syneg.evaluation.summary import summarise, summary_table, work_notes
+from syneg.rows import FEATURES, make_negative, make_row
+
+from .conftest import WORDS, make_source
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory, encoder) -> Path:
+    """A folder with a model, a source, rows and a comparison's configuration."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    encoder.save(str(folder / "model"))
+    make_source().save(folder / "food")
+    rows = []
+    for i, word in enumerate(WORDS):
+        others = [w for w in WORDS if w != word]
+        negatives = [make_negative(f"{w} {w}", "dense", score=0.5) for w in others[:3]]
+        negatives += [make_negative(f"{w} {word}", "synthetic") for w in others[3:5]]
+        rows.append(make_row(f"q{i}", word, f"d{i}", f"{word} {word} {word}", negatives))
+    rows.append(make_row("q4~d4~1~query", "ham", "q4~d4~1~document", "apple kale", negatives[1:4], "mirror"))
+    (folder / "rows").mkdir()
+    Dataset.from_list(rows, features=FEATURES).to_parquet(folder / "rows/train-00000-of-00001.parquet")
+    configuration = {
+        "model": str(folder / "model"),
+        "dataset": str(folder / "rows"),
+        "source": str(folder / "food"),
+        "seeds": [0, 1],
+        "baseline": "dense",
+        "training": {
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "learning_rate": 0.01,
+            "disable_tqdm": True,
+        },
+        "arms": {
+            "none": {"mixture": "none"},
+            "dense": {"mixture": "dense=2"},
+            "hybrid": {"mixture": "synthetic=1,dense=1"},
+        },
+    }
+    (folder / "compare.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(kitchen) -> Path:
+    output = kitchen / "finished"
+    main(["--config", str(kitchen / "compare.yaml"), "--output", str(output)])
+    return output
+
+
+def records(output: Path) -> dict[str, float]:
+    return {str(p.relative_to(output)): p.stat().st_mtime_ns for p in sorted(output.rglob("run.json"))}
+
+
+def test_every_arm_and_seed_is_trained_and_evaluated(finished):
+    comparison = load_comparison(finished)
+    assert {arm: [run.seed for run in runs] for arm, runs in comparison.arms.items()} == {
+        "none": [0, 1],
+        "dense": [0, 1],
+        "hybrid": [0, 1],
+    }
+    assert comparison.unfinished == []
+    for arm, runs in comparison.arms.items():
+        assert len({run.metrics["ndcg_at_10"] for run in [comparison.zero_shot, *runs]}) > 1, arm
+        for run in runs:
+            assert run.work["steps"] == 3 and run.history[-1]["loss"] > 0
+            assert fmean(q.ndcg_at_10 for q in run.queries) == pytest.approx(
+                run.metrics["ndcg_at_10"], abs=1e-5
+            )
+    assert comparison.arms["hybrid"][0].work["negatives"] == {"dense": 12, "synthetic": 12}
+    assert any("mass" in key for line in comparison.arms["hybrid"][0].history for key in line)
+    # MTEB reads its files, and no weights are left.
+    assert len(list((finished / "evaluation/results").glob("compare__*/*/food.json"))) == 7
+    assert not list(finished.rglob("*.safetensors"))
+
+
+def test_the_summary_is_that_of_the_runs(finished):
+    comparison = load_comparison(finished)
+    lines = {line.arm: line for line in summarise(comparison)}
+    assert list(lines) == ["zero-shot", "none", "dense", "hybrid"]
+    values = [run.metrics["ndcg_at_10"] for run in comparison.arms["hybrid"]]
+    assert lines["hybrid"].means["ndcg_at_10"] == fmean(values)
+    assert lines["hybrid"].spreads["ndcg_at_10"] == stdev(values)
+    base = fmean(run.metrics["ndcg_at_10"] for run in comparison.arms["dense"])
+    difference = lines["hybrid"].difference
+    assert difference.mean == pytest.approx(fmean(values) - base, abs=1e-5)
+    assert difference.wins + difference.losses + difference.ties == 4
+    assert lines["dense"].difference is None and lines["zero-shot"].spreads["ndcg_at_10"] is None
+    assert lines["hybrid"].corrected_p >= difference.p_value
+    table = summary_table(comparison)
+    assert table == (finished / "table.md").read_text() and table.count("\n") == 6
+    assert any(
+        "number of negatives an instance: none 0, dense 2, hybrid 2" in n for n in work_notes(comparison)
+    )
+
+
+def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
+    command = ["--config", str(kitchen / "compare.yaml"), "--output", str(finished)]
+    before = records(finished)
+    main(command)
+    assert records(finished) == before
+    (finished / "runs/none/seed-1/run.json").unlink()
+    assert load_comparison(finished).unfinished == ["none, seed 1"]
+    main([*command, "--only", "none"])
+    after = records(finished)
+    assert {name for name in before if before[name] != after[name]} == {"runs/none/seed-1/run.json"}
+    arms = json.loads((finished / "comparison.json").read_text())["arms"]
+    arms["hybrid"]["learning_rate"] = 0.02
+    main([*command, "--arms", json.dumps(arms)])
+    again = records(finished)
+    assert {name for name in after if after[name] != again[name]} == {
+        "runs/hybrid/seed-0/run.json",
+        "runs/hybrid/seed-1/run.json",
+    }
+
+
+def test_a_run_is_the_same_when_it_is_done_again(kitchen, finished):
+    path = finished / "runs/dense/seed-0/run.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    main(["--config", str(kitchen / "compare.yaml"), "--output", str(finished), "--only", "dense"])
+    after = json.loads(path.read_text())
+    assert (before["metrics"], before["work"]["negatives"]) == (after["metrics"], after["work"]["negatives"])
+
+
+def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
+    output = kitchen / "held"
+    words = ["--config", str(kitchen / "compare.yaml"), "--output", str(output), "--split", "train"]
+    main([*words, "--held_back", "0.3", "--seeds", "0", "--only", "dense"])
+    comparison = load_comparison(output)
+    # q4's hash is below 0.3, and q5's is not; q4's mirrored row goes with it.
+    _, held = hold_back(make_source(), "train", 0.3)
+    assert held == {q.query_id for q in comparison.zero_shot.queries} == {"q4"}
+    values = yaml.safe_load((output / "runs/dense/seed-0/config.yaml").read_text())
+    kept = Dataset.from_parquet(str(Path(values["dataset"]) / "train-00000-of-00001.parquet"))
+    assert set(kept["query_id"]) == {f"q{i}" for i in range(len(WORDS))} - held
+    assert comparison.unfinished == ["none, seed 0", "hybrid, seed 0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arms", '{"a": {"mixtur": "none"}}'], "arm 'a': .*unknown key 'mixtur'. Did you mean 'mixture'"),
+        (["--arms", '{"a": {"mixture": "synthetic"}}'], "arm 'a': mixture"),
+        (["--arms", '{"a": {"seed": 1}}'], "arm 'a': 'seed' is set for each run"),
+        (["--arms", '{"a": {"dataset": "./none"}}'], "data set './none': no such folder"),
+        (["--arms", '{"a/b": {}}'], "arm 'a/b': a name is made of"),
+        (["--arms", '{"zero-shot": {}}'], "and is not 'zero-shot'"),
+        (["--arms", "{}"], "--arms is missing"),
+        (["--baseline", "desne"], "unknown arm 'desne'. Did you mean 'dense'"),
+        (["--only", "nune"], "unknown arm 'nune'. Did you mean 'none'"),
+        (["--seeds", "0,0"], "different whole numbers"),
+        (["--seeds", "x"], "different whole numbers"),
+        (["--held_back", "0.0001"], "holds back 0 of the 4"),
+        (["--held_back", "2"], "below 1"),
+        (["--split", "tst"], "no split 'tst'"),
+        (["--metric", "ndcg"], "invalid choice: 'ndcg'"),
+    ],
+)
+def test_unusable_words(kitchen, tmp_path, words, message):
+    command = ["--config", str(kitchen / "compare.yaml"), "--output", str(tmp_path / "out"), "--seeds", "0"]
+    if "--arms" in words:
+        words = [*words, "--baseline", next(iter(json.loads(words[1])), "x")]
+    with pytest.raises(InputError, match=message):
+        main([*command, *words])
+
+
+def test_no_comparison(tmp_path):
+    with pytest.raises(InputError, match=r"comparison.json: no such file"):
+        load_comparison(tmp_path)
