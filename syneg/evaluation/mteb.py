@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from syneg.encoders import PACKAGE_PREFIX, load_encoder
+from syneg.encoders import load_encoder
 from syneg.errors import InputError, nearest
+from syneg.resources import PACKAGE_PREFIX
 from syneg.sources import Source, load_source
 
 if TYPE_CHECKING:
