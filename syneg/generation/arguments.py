@@ -130,6 +130,14 @@ class GenerationArguments:
     concurrency: int = field(
         default=64, metadata={"help": "For the engine openai: requests in flight at each server."}
     )
+    shard: str | None = field(
+        default=None,
+        metadata={"help": "Ask only for a part of the pairs, as in 0/4: the first of four machines."},
+    )
+    dry_run_prompts: int = field(default=200, metadata={"help": "Prompts that a dry run renders and counts."})
+    tokens_per_second: float | None = field(
+        default=None, metadata={"help": "For a dry run: completion tokens a second of the engine."}
+    )
     journal: str | None = field(
         default=None, metadata={"help": "The journal's folder; <output>-journal where not given."}
     )
@@ -152,10 +160,27 @@ class GenerationArguments:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}.")
+        if self.tokens_per_second is not None and self.tokens_per_second <= 0:
+            raise InputError("--tokens_per_second must be above 0.")
+        parse_shard(self.shard)
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise InputError("--temperature must be at least 0, and --top_p above 0 and at most 1.")
         if self.on_miss not in ("error", "skip"):
             raise unknown("value of --on_miss", self.on_miss, ("error", "skip"))
+
+
+def parse_shard(shard: str | None) -> tuple[int, int]:
+    """Returns (i, n) for "i/n", and (0, 1) for None.
+
+    Raises:
+        InputError: Where it is not of that form, or i is not below n.
+    """
+    if shard is None:
+        return 0, 1
+    first, slash, second = shard.partition("/")
+    if not (slash and first.isdecimal() and second.isdecimal() and int(first) < int(second)):
+        raise InputError(f"--shard {shard!r}: expected i/n with i from 0 to n-1, as in 0/4.")
+    return int(first), int(second)
 
 
 def checked_attributes(given: Mapping[str, Any]) -> dict[str, list[str]]:

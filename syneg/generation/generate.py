@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from syneg.generation.arguments import GenerationArguments
+from syneg.generation.arguments import GenerationArguments, parse_shard
 from syneg.generation.engines import check_engine, make_engine
 from syneg.generation.journal import Journal
 from syneg.generation.planning import Attempt, Mined, Outcome, Planner
@@ -19,6 +22,9 @@ from syneg.generation.report import GenerationReport, RunFigures
 from syneg.generation.requests import Completion, Engine, Request
 from syneg.rows import SYNTHETIC, Negative, make_negative
 from syneg.sources import Pair, Pairs
+
+SUMMARY = "summary.json"
+"""The report of the last run, in the journal's folder."""
 
 
 @dataclass
@@ -64,12 +70,15 @@ def run_generation(
         engine: An engine that runs already, and is left running; None starts the one `args` names.
         progress: Whether to show a progress bar.
 
+    Returns:
+        The figures, which are also in ``summary.json`` in the journal's folder.
+
     Raises:
         InputError: For an unknown engine or strategy, an engine that is not installed, recordings
             that cannot be read, or a request that was not recorded. What has been journalled stays.
     """
     check_engine(args.engine)
-    pairs = _countable(pairs)
+    pairs = shard_of(countable(pairs), args.shard)
     with ExitStack() as stack:
         log = stack.enter_context(Journal(journal))
         planner = stack.enter_context(closing(Planner(args, seed, mined)))
@@ -84,6 +93,7 @@ def run_generation(
         run.ask(pairs, started)
     report = tally(pairs, args, journal, seed, mined=mined)
     report.run = run.figures
+    _write_summary(Path(journal), report)
     return report
 
 
@@ -143,7 +153,7 @@ def tally(
 
     Arguments are those of `run_generation`.
     """
-    pairs = _countable(pairs)
+    pairs = countable(pairs)
     report = GenerationReport(pairs=len(pairs))
     with Journal(journal) as log, closing(Planner(args, seed, mined)) as planner:
         report.torn = log.torn
@@ -155,7 +165,27 @@ def tally(
     return report
 
 
-def _countable(pairs: Pairs | Iterable[Pair]) -> Collection[Pair]:
+def shard_of(pairs: Collection[Pair], shard: str | None) -> Collection[Pair]:
+    """Returns the pairs of a shard, "i/n": every n-th from the i-th on.
+
+    Raises:
+        InputError: Where `shard` is malformed.
+    """
+    i, n = parse_shard(shard)
+    if n == 1:
+        return pairs
+    part: Any = pairs.select(range(i, len(pairs), n)) if isinstance(pairs, Pairs) else list(pairs)[i::n]
+    return part
+
+
+def _write_summary(journal: Path, report: GenerationReport) -> None:
+    journal.mkdir(parents=True, exist_ok=True)
+    temporary = journal / f".{SUMMARY}.{os.getpid()}"
+    temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(journal / SUMMARY)
+
+
+def countable(pairs: Pairs | Iterable[Pair]) -> Collection[Pair]:
     """Returns the pairs as something that can be counted and walked through more than once."""
     if hasattr(pairs, "__len__") and hasattr(pairs, "__iter__"):
         return pairs  # type: ignore[return-value]

@@ -15,6 +15,7 @@ from syneg.generation.journal import Journal, place_of
 from syneg.generation.parsing import Written
 from syneg.generation.prompts import Strategy
 from syneg.generation.requests import Completion, Request
+from syneg.resources import resource_path
 from syneg.sources import Pair
 
 _REQUIRED = ("query_id", "positive_id", "text")
@@ -75,7 +76,7 @@ def open_recordings(args: GenerationArguments, strategy: Strategy) -> Recordings
         raise InputError(
             "--engine recorded needs --recordings: a JSONL of recorded completions, or a journal folder."
         )
-    path = Path(args.recordings)
+    path = Path(resource_path(args.recordings))
     if path.is_dir():
         return RecordedJournal(path)
     if not path.is_file():

@@ -42,6 +42,11 @@ def estimate_tokens(text: str) -> int:
     return sum(1 for _ in _TOKEN.finditer(text))
 
 
+def pieces(text: str) -> list[str]:
+    """Returns the pieces that `estimate_tokens` counts."""
+    return _TOKEN.findall(text)
+
+
 def cut(text: str, max_tokens: int) -> tuple[str, bool]:
     """Returns the text cut to an estimated number of tokens, and whether anything was cut."""
     if len(text) <= max_tokens:

