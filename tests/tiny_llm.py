@@ -12,7 +12,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_llama(folder: Path, hidden_size: int = 64, max_length: int = 4096) -> Path:
+def make_tiny_llama(
+    folder: Path, hidden_size: int = 64, layers: int = 2, heads: int = 2, max_length: int = 4096
+) -> Path:
     """Writes a Llama with random weights and a byte-level BPE tokenizer, and returns its folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -39,9 +41,9 @@ def make_tiny_llama(folder: Path, hidden_size: int = 64, max_length: int = 4096)
         vocab_size=512,
         hidden_size=hidden_size,
         intermediate_size=2 * hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=max_length,
         eos_token_id=fast.convert_tokens_to_ids("<|im_end|>"),
         pad_token_id=fast.convert_tokens_to_ids("<|endoftext|>"),

@@ -165,6 +165,7 @@ class Journal:
         self._writer: BinaryIO | None = None
         self._writer_number = 0
         self._synced = 0.0
+        self._last: tuple[int, Entry | None] = (-1, None)
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"journal {self.folder}: this is a file; the journal is a folder.")
         for path in self.files(self.folder) if paths is None else paths:
@@ -215,6 +216,14 @@ class Journal:
 
     def read(self, location: int) -> Entry | None:
         """Returns the entry at a location, or None where what is there is no entry."""
+        # Looking a slot up, then its key, reads the same entry twice in a row.
+        if self._last[0] == location:
+            return self._last[1]
+        entry = self._read(location)
+        self._last = (location, entry)
+        return entry
+
+    def _read(self, location: int) -> Entry | None:
         number, offset = location >> _OFFSET_BITS, location & ((1 << _OFFSET_BITS) - 1)
         if self._files[number].suffix == ".parquet":
             return decode_line(self._row(number, offset))

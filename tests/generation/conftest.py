@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from syneg.sources import Pair
+from tests.generation import engines as _engines  # noqa: F401, registers the strategy `bounded`
 from tests.tiny_llm import make_tiny_llama
 
 VLLM_OPTIONS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 4096, "max_num_seqs": 8}

@@ -43,34 +43,22 @@ class VllmEngine:
     Args:
         llm: A Hub id or a folder.
         options: Passed to vLLM's EngineArgs. Prefix caching is on unless they say otherwise.
+        engine: An `LLMEngine` that runs already, and is left running; `options` are not used then.
 
     Raises:
         InputError: Where vLLM is not installed, or does not know an option.
     """
 
-    def __init__(self, llm: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, llm: str, options: Mapping[str, Any] | None = None, engine: Any | None = None) -> None:
         check_vllm()
-        from vllm import EngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.llm_engine import LLMEngine
-
-        options = _DEFAULTS | dict(options or {})
-        if current_platform.is_cpu():
-            # vLLM (0.32) dies on a CPU where a request with a seed is prefilled in chunks: it
-            # rewinds the generator, which torch's generators for CPUs cannot do.
-            options.setdefault("enable_chunked_prefill", False)
-        try:
-            engine_args = EngineArgs(model=llm, **options)
-        except TypeError as error:
-            raise InputError(f"--engine_options: vLLM does not take them: {error}.") from None
         self.llm = llm
-        self._engine = LLMEngine.from_engine_args(engine_args)
+        self._engine = engine or _start(llm, options or {})
         self._tokenizer = self._engine.get_tokenizer()
         config = self._engine.vllm_config
         self._max_length = int(config.model_config.max_model_len)
         # Twice what can run at once: as soon as one ends the scheduler has the next at hand.
         self._window = 2 * int(config.scheduler_config.max_num_seqs)
-        self._close = weakref.finalize(self, _shut_down, self._engine)
+        self._close = weakref.finalize(self, _shut_down, None if engine else self._engine)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yields completions as they end. Requests in flight are aborted if the caller stops early."""
@@ -181,5 +169,24 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[Message], options: Mapping
         return list(tokenizer.apply_chat_template([{"role": "user", "content": merged}, *chat[2:]], **kwargs))
 
 
-def _shut_down(engine: Any) -> None:
-    engine.engine_core.shutdown()
+def _start(llm: str, options: Mapping[str, Any]) -> Any:
+    """Starts vLLM's engine; its core runs in a process of its own."""
+    from vllm import EngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    options = _DEFAULTS | dict(options)
+    if current_platform.is_cpu():
+        # vLLM (0.32) dies on a CPU where a request with a seed is prefilled in chunks: it
+        # rewinds the generator, which torch's generators for CPUs cannot do.
+        options.setdefault("enable_chunked_prefill", False)
+    try:
+        engine_args = EngineArgs(model=llm, **options)
+    except TypeError as error:
+        raise InputError(f"--engine_options: vLLM does not take them: {error}.") from None
+    return LLMEngine.from_engine_args(engine_args)
+
+
+def _shut_down(engine: Any | None) -> None:
+    if engine is not None:
+        engine.engine_core.shutdown()
