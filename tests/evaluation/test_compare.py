@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from syneg.errors import InputError
 from syneg.evaluation.compare import hold_back, load_comparison, main
+from syneg.evaluation.report.run import main as report
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 
@@ -41,6 +42,7 @@ def kitchen(tmp_path_factory, encoder) -> Path:
             "max_steps": 3,
             "per_device_train_batch_size": 4,
             "learning_rate": 0.01,
+            "logging_steps": 1,
             "disable_tqdm": True,
         },
         "arms": {
@@ -180,3 +182,10 @@ def test_unusable_words(kitchen, tmp_path, words, message):
 def test_no_comparison(tmp_path):
     with pytest.raises(InputError, match=r"comparison.json: no such file"):
         load_comparison(tmp_path)
+
+
+def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
+    report(["--comparison", str(finished), "--output", str(tmp_path)])
+    html = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    assert "Softmax mass of synthetic negatives" in html and "hybrid against dense" in html

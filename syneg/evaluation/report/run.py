@@ -1,0 +1,44 @@
+"""`syneg report`: the page and the table of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from syneg.config import ConfigParser
+from syneg.evaluation.arguments import ReportArguments
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the subcommand.
+
+    Args:
+        argv: The command line after ``report``.
+
+    Raises:
+        InputError: Where the folder holds no comparison, or its source can no longer be read.
+    """
+    parser = ConfigParser(
+        [ReportArguments],
+        prog="syneg report",
+        description="Writes report.html, which needs no network, and table.md from a comparison.",
+    )
+    (arguments,) = parser.parse(argv)
+
+    from syneg.evaluation.compare import load_comparison
+    from syneg.evaluation.report.page import render
+    from syneg.evaluation.summary import summary_table, work_notes
+    from syneg.sources import load_source
+
+    comparison = load_comparison(arguments.comparison)
+    settings = comparison.settings
+    source = load_source(settings["source"], settings["unknown_documents"])
+    output = Path(arguments.output or arguments.comparison)
+    output.mkdir(parents=True, exist_ok=True)
+    table = summary_table(comparison)
+    (output / "table.md").write_text(table, encoding="utf-8")
+    (output / "report.html").write_text(render(comparison, source, arguments.examples), encoding="utf-8")
+    print(table, end="")
+    for note in work_notes(comparison):
+        print(note)
+    print(output / "report.html")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from html.parser import HTMLParser
+
+import pytest
+from datasets import Dataset
+
+from syneg.errors import InputError
+from syneg.evaluation.arms import Run
+from syneg.evaluation.compare import Comparison
+from syneg.evaluation.mteb import QueryScores
+from syneg.evaluation.report.charts import make_axis, mean_series
+from syneg.evaluation.report.page import query_examples, render, training_plots
+from syneg.evaluation.report.run import main
+from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
+
+from .conftest import make_source
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+
+
+def make_run(arm: str, seed: int | None, scores: dict[str, float], retrieved: list[str], **work) -> Run:
+    queries = [QueryScores(q, s, s, s, retrieved) for q, s in scores.items()]
+    mean = sum(scores.values()) / len(scores)
+    defaults = {
+        "steps": 10,
+        "rows": 4,
+        "instances": 40,
+        "negatives": {"dense": 80},
+        "fallback": {},
+        "missing": 0,
+    }
+    history = [{"step": step, "loss": 1 / step, "dense_mass": 0.1 * step} for step in (1, 5, 10)]
+    return Run(
+        arm,
+        seed,
+        dict.fromkeys(("ndcg_at_10", "recall_at_10", "mrr_at_10"), mean),
+        queries,
+        history,
+        defaults | {"train_seconds": 1.0, "evaluate_seconds": 1.0} | work,
+    )
+
+
+def make_comparison() -> Comparison:
+    queries = ("q0", "q1", "q2", "q3")
+    before = dict(zip(queries, (0.2, 0.4, 0.6, 0.8), strict=True))
+    base = dict(zip(queries, (0.3, 0.4, 0.6, 0.8), strict=True))
+    ours = dict(zip(queries, (0.9, 0.5, 0.1, 0.8), strict=True))
+    settings = {
+        "source": "food",
+        "split": "test",
+        "held_back": 0.0,
+        "model": "m",
+        "dataset": "d",
+        "training": {"learning_rate": 1e-5},
+        "arms": {"dense": {"mixture": "dense=2"}, "hybrid": {"mixture": "synthetic=1,dense=1"}},
+        "seeds": [0, 1],
+        "baseline": "dense",
+        "metric": "ndcg_at_10",
+    }
+    arms = {
+        "dense": [make_run("dense", seed, base, ["d1", "d0"]) for seed in (0, 1)],
+        "hybrid": [make_run("hybrid", seed, ours, ["d0", "d1"], steps=12) for seed in (0, 1)],
+    }
+    return Comparison(settings, make_run("zero-shot", None, before, ["d2", "d3"]), arms, ["x, seed 1"])
+
+
+class Page(HTMLParser):
+    """What a page would load or run, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_stands_alone_and_shows_the_figures():
+    html = render(make_comparison(), make_source())
+    page = Page(html)
+    assert "script" not in page.tags and page.links == []
+    # dense 0.525, hybrid 0.575; the queries' differences are +.6 +.1 -.5 0.
+    words = " ".join(page.text.split())
+    assert "0.5250 ± 0.0000" in words and "0.5750 ± 0.0000" in words
+    assert "+0.0500" in words and "2 : 1" in words and "2 of 2" in words
+    assert "hybrid against dense: 2 won, 1 lost, 1 equal" in words
+    assert "dense against zero-shot: 1 won, 0 lost, 3 equal" in words
+    assert "Not the same number of steps: dense 10, hybrid 12." in words
+    assert "Not finished: x, seed 1." in words
+    assert page.tags.count("polyline") == 4
+
+
+def test_wins_and_losses_are_ordered_by_their_size():
+    dense, hybrid = query_examples(make_comparison(), make_source(), 1)
+    assert (dense.arm, dense.against) == ("dense", "zero-shot")
+    assert [round(e.change, 6) for e in hybrid.wins] == [0.6]
+    assert [round(e.change, 6) for e in hybrid.losses] == [-0.5]
+    win = hybrid.wins[0]
+    assert win.query == "apple" and [d.text for d in win.relevant] == ["apple apple apple"]
+    assert [(d.id, d.relevant) for d in win.before] == [("d1", False), ("d0", True)]
+    assert [(d.id, d.relevant) for d in win.after] == [("d0", True), ("d1", False)]
+
+
+def test_texts_are_data():
+    source = make_source()
+    corpus = [{**row, "title": EVIL} for row in source.corpus]
+    queries = [{**row, "text": EVIL} for row in source.queries]
+    evil = Source(
+        EVIL,
+        Dataset.from_list(corpus, features=CORPUS_FEATURES),
+        Dataset.from_list(queries, features=QUERY_FEATURES),
+        source.qrels,
+    )
+    comparison = make_comparison()
+    comparison.settings.update(
+        source=EVIL, model=EVIL, dataset=EVIL, arms={"dense": {EVIL: EVIL}, "hybrid": {}}
+    )
+    page = Page(render(comparison, evil))
+    assert "script" not in page.tags and "img" not in page.tags
+    assert page.text.count(EVIL) > 10
+
+
+def test_without_a_finished_baseline_nothing_is_tested():
+    comparison = make_comparison()
+    comparison = dataclasses.replace(comparison, arms={"hybrid": comparison.arms["hybrid"]})
+    words = " ".join(Page(render(comparison, make_source())).text.split())
+    assert "hybrid against zero-shot" in words and "for the 0 comparisons" in words
+
+
+def test_curves_are_means_over_seeds():
+    histories = [
+        [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 3.0}],
+        [{"step": 1, "loss": 2.0}, {"step": 3, "loss": math.nan}],
+    ]
+    assert mean_series(histories, "loss") == [(1, 1.5), (2, 3.0)]
+    plots = training_plots(make_comparison(), {"dense": 0, "hybrid": 1})
+    assert [plot.title for plot in plots] == ["Loss", "Softmax mass of dense negatives"]
+    first = plots[0].curves[0].points.split()
+    assert [float(p.split(",")[0]) for p in first] == [plots[0].x(step) for step in (1, 5, 10)]
+    # The loss falls, so the line goes down: towards larger y.
+    heights = [float(p.split(",")[1]) for p in first]
+    assert heights == sorted(heights)
+
+
+@pytest.mark.parametrize("values", [[0.61, 0.77], [-0.02, 0.013], [0.5], [0.0], [3, 1000], [], [math.nan, 1]])
+def test_an_axis_covers_its_values_with_round_ticks(values):
+    axis = make_axis(values, 10, 210)
+    assert axis(axis.low) == 10 and axis(axis.high) == 210 and 2 <= len(axis.ticks) <= 8
+    for value in values:
+        assert math.isnan(value) or 10 <= axis(value) <= 210
+    labels = [float(label) for _, label in axis.labels]
+    assert labels == pytest.approx(axis.ticks, abs=1e-9)
+
+
+def test_the_command_needs_a_comparison(tmp_path):
+    with pytest.raises(InputError, match=r"comparison\.json: no such file"):
+        main(["--comparison", str(tmp_path)])
