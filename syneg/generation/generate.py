@@ -157,6 +157,7 @@ def tally(
     report = GenerationReport(pairs=len(pairs))
     with Journal(journal) as log, closing(Planner(args, seed, mined)) as planner:
         report.torn = log.torn
+        report.prompt = planner.strategy.label
         for pair in pairs:
             for outcome in planner.outcomes(pair, log):
                 report.add(outcome)

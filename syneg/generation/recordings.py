@@ -81,6 +81,11 @@ def open_recordings(args: GenerationArguments, strategy: Strategy) -> Recordings
         return RecordedJournal(path)
     if not path.is_file():
         raise InputError(f"--recordings {path}: no such file or folder.")
+    if args.negatives_per_request != 1:
+        raise InputError(
+            f"--recordings {path}: a JSONL of recorded completions has one negative a line; "
+            "leave --negatives_per_request at 1."
+        )
     return RecordedLines(path, strategy)
 
 

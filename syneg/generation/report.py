@@ -36,6 +36,8 @@ class GenerationReport:
     """What a generation came to. All but `run` follows from the journal, however often it stopped.
 
     Attributes:
+        prompt: Strategy and version, as in "syneg/1".
+        generators: Negatives kept by who wrote them.
         pairs: Pairs.
         requests: Completions that were to be had: one a slot.
         completions: Completions, failed attempts included.
@@ -55,6 +57,8 @@ class GenerationReport:
         run: What this run did.
     """
 
+    prompt: str = ""
+    generators: dict[str, int] = field(default_factory=dict)
     pairs: int = 0
     requests: int = 0
     completions: int = 0
@@ -92,7 +96,10 @@ class GenerationReport:
         if not outcome.attempts:
             self.unanswered += not (outcome.changed or outcome.not_recorded)
         elif outcome.attempts[-1].failure is None:
-            self.kept += len(outcome.attempts[-1].written)
+            last = outcome.attempts[-1]
+            self.kept += len(last.written)
+            name = last.completion.generator
+            self.generators[name] = self.generators.get(name, 0) + len(last.written)
         else:
             self.failed += 1
 

@@ -26,6 +26,7 @@ def test_negatives_come_in_the_pairs_order_with_their_attributes(pairs, tmp_path
     assert [r.pair.query_id for r in found] == [p.query_id for p in pairs]
     assert report.kept == report.completions == 18
     assert report.prompt_tokens == 1800 and report.tokens_per_kept == 120
+    assert report.prompt == "syneg/1" and report.generators == {"script": 18}
     assert report.run.asked == 18 and report.run.cached_tokens == 18 * 60
     for result in found:
         assert len(result.negatives) == 3
@@ -98,7 +99,7 @@ def test_the_result_does_not_depend_on_the_order_of_arrival(pairs, tmp_path):
     for name, window in (("a", 1), ("b", 12)):
         run_generation(pairs, args, tmp_path / name, 0, engine=ScriptedEngine(window=window), progress=False)
     run_generation(pairs, args, tmp_path / "c", 0, engine=ScriptedEngine(), progress=False)
-    (path,) = (tmp_path / "c").iterdir()
+    (path,) = (tmp_path / "c").glob("*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
     random.Random(0).shuffle(lines)
     path.write_bytes(b"".join(lines[:7]))
@@ -122,7 +123,7 @@ def test_of_two_completions_with_one_key_the_same_one_always_counts(pairs, tmp_p
                 engine=ScriptedEngine(lambda request, text=text: text),
                 progress=False,
             )
-            (path,) = (folder / name).iterdir()
+            (path,) = (folder / name).glob("*.jsonl")
             path.rename(folder / f"{name}.jsonl")
         outputs.append(results(pairs, args, folder))
     assert outputs[0] == outputs[1]

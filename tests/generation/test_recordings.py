@@ -86,6 +86,12 @@ def test_a_malformed_line_is_named(pairs, tmp_path, line, message):
         run_generation(pairs, recorded(path), tmp_path / "j", 0, progress=False)
 
 
+def test_lines_hold_one_negative_each(pairs, tmp_path):
+    path = write(tmp_path / "r.jsonl", [record(p) for p in pairs])
+    with pytest.raises(InputError, match="leave --negatives_per_request at 1"):
+        run_generation(pairs, recorded(path, slots=2, negatives_per_request=2), tmp_path / "j", 0)
+
+
 def test_no_recordings(pairs, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "folder").mkdir()

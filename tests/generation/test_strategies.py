@@ -10,6 +10,7 @@ from syneg.generation.generate import iter_synthetic, run_generation
 from syneg.generation.parsing import ParseFailure, Written
 from syneg.generation.prompts import Example, PromptOptions, make_strategy
 from syneg.generation.requests import Request
+from syneg.sources import Pair
 from tests.generation.engines import ScriptedEngine
 
 ATTRIBUTES = {"domain": "Virology", "difficulty": "easy", "length": "short"}
@@ -180,27 +181,21 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_hostile_passage_stays_between_its_tags(text, name):
-    from syneg.generation.planning import Planner
-    from syneg.sources import Pair
-
+def test_a_hostile_passage_stays_between_its_tags(text, name, tmp_path):
     def echo(request: Request) -> str:
         return make_strategy(name).completion_text([Written(text.replace("\ud83d", ""), "r")])
 
-    import tempfile
-    from pathlib import Path
-
     pair = Pair("q", text, "d", text)
     args = GenerationArguments(strategy=name)
-    with tempfile.TemporaryDirectory() as folder:
-        report = run_generation([pair], args, Path(folder), 0, engine=ScriptedEngine(echo), progress=False)
-        assert report.kept == 1
-        (result,) = iter_synthetic([pair], args, Path(folder), 0)
+    report = run_generation([pair], args, tmp_path, 0, engine=ScriptedEngine(echo), progress=False)
+    assert report.kept == 1
+    (result,) = iter_synthetic([pair], args, tmp_path, 0)
     (system, user) = result.outcomes[0].attempts[0].request.messages
     assert system == make_strategy(name).messages(example())[0], "the definitions do not change"
     content = user["content"]
     for tag in ("<query>", "</query>", "<positive_document>", "</positive_document>"):
         assert content.count(tag) == 1, tag
-    assert "<|im_" not in content and "{schema} {domain} %s" in content + HOSTILE[2]
+    assert "<|im_" not in content and "\ud83d" not in content
+    if "{schema}" in text:
+        assert "{schema} {domain} %s {0} {{x}}" in content, "a passage is no template"
     assert result.negatives[0]["text"] == text.replace("\ud83d", "").replace("\x00", "").strip()
-    assert Planner(args, 0).strategy.schema(1) == make_strategy(name).schema(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from syneg.errors import InputError
 from syneg.generation.parsing import PROMPT_TOO_LONG
 from syneg.generation.requests import Completion, Message, Request
+
+logger = logging.getLogger(__name__)
 
 _DEFAULTS: dict[str, Any] = {
     "enable_prefix_caching": True,
@@ -85,7 +88,7 @@ class VllmEngine:
                         yield self._completion(output)
         finally:
             if in_flight:
-                self._engine.abort_request(list(in_flight))
+                self._abort(in_flight)
 
     def close(self) -> None:
         """Ends vLLM's process."""
@@ -94,6 +97,15 @@ class VllmEngine:
     def token_ids(self, messages: Sequence[Message], options: Mapping[str, Any]) -> list[int]:
         """Returns the prompt in tokens, by the model's own chat template."""
         return chat_token_ids(self._tokenizer, messages, options)
+
+    def _abort(self, keys: set[str]) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            self._engine.abort_request(list(keys))
+        except EngineDeadError:
+            # Ctrl-C reaches vLLM's process too. Why the caller stopped is what is to be seen.
+            logger.warning("vLLM ended with %d requests in flight; they will be asked again", len(keys))
 
     def _add(self, request: Request) -> bool:
         """Queues a request; returns False where its prompt does not fit the context."""
