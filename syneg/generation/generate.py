@@ -265,12 +265,14 @@ class _Run:
         figures.cached_tokens += completion.cached_tokens
         attempt = self._planner.read(request, completion)
         again = self._planner.again(attempt)
+        # The journal may have a later attempt already: this one's line was torn.
+        while again is not None and (entry := self._journal.get(again.key)) is not None:
+            attempt = self._planner.read(again, entry.completion)
+            again = self._planner.again(attempt)
         if again is None:
             self._settle(attempt)
-        elif (entry := self._journal.get(again.key)) is None:
-            self._retries.append(again)
         else:
-            self._settle(self._planner.read(again, entry.completion))
+            self._retries.append(again)
 
     def _settle(self, attempt: Attempt | None) -> None:
         if attempt is not None:

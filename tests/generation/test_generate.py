@@ -86,6 +86,18 @@ def test_a_failure_is_asked_again_with_another_seed_and_then_recorded(pairs, tmp
     json.dumps(report.to_dict())
 
 
+def test_a_torn_first_attempt_is_asked_again_and_the_later_ones_count(pairs, tmp_path):
+    args = GenerationArguments(max_attempts=3)
+    engine = ScriptedEngine(lambda r: "no" if r.attempt < 2 else good_text(r), window=1)
+    first = run_generation(pairs[:1], args, tmp_path, 0, engine=engine, progress=False)
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    again = ScriptedEngine(lambda r: "no")
+    report = run_generation(pairs[:1], args, tmp_path, 0, engine=again, progress=False)
+    assert [r.attempt for r in again.asked] == [0]
+    assert (report.kept, report.completions, report.failures) == (1, 3, first.failures)
+
+
 def test_at_temperature_zero_a_failure_is_not_asked_again(pairs, tmp_path):
     engine = ScriptedEngine(lambda request: "no")
     report = run_generation(
