@@ -38,14 +38,27 @@ class EncodingArguments:
             "help": "Whether to encode in bfloat16: faster where the hardware has it; scores move a little."
         },
     )
+    eval_devices: list[str] | None = field(
+        default=None,
+        metadata={"help": "Devices to encode on, a process each, as in cuda:0,cuda:1; the model's if null."},
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest text in tokens; the model's own where it is null."}
     )
 
     def __post_init__(self) -> None:
+        self.eval_devices = split_commas(self.eval_devices) or None
         for name, value in (("eval_batch_size", self.eval_batch_size), ("max_length", self.max_length)):
             if value is not None and value < 1:
                 raise InputError(f"--{name} is {value}; it must be 1 or more.")
+
+    def options(self) -> dict[str, Any]:
+        """Returns the keyword arguments of `syneg.evaluation.mteb.evaluate`, all but max_length."""
+        return {
+            "batch_size": self.eval_batch_size,
+            "bf16": self.eval_bf16,
+            "devices": self.eval_devices,
+        }
 
 
 @dataclass

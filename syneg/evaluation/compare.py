@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,11 +94,14 @@ def compare(
 
     Raises:
         InputError: For anything that cannot be used; all arms are checked before the first is trained.
+            For a launch of several processes.
     """
     from syneg.evaluation.arms import Bench, fingerprint, read_run, rows_revision, train_run
     from syneg.evaluation.tasks import source_revision
     from syneg.sources import load_source
 
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError("syneg compare runs in one process; start it without accelerate launch or torchrun.")
     output = Path(arguments.output)
     source, split = load_source(where.source, where.unknown_documents), where.split
     held: set[str] = set()
@@ -105,10 +109,9 @@ def compare(
         source, held = hold_back(source, split, arguments.held_back)
         split = HELD_BACK
     source.pairs(split)
-    options = {"batch_size": encoding.eval_batch_size, "bf16": encoding.eval_bf16}
-    bench = Bench(output, source, split, options, arguments.keep_models)
+    bench = Bench(output, source, split, encoding.options(), arguments.keep_models)
     planned = _write_configurations(arguments, held)
-    marks = [source_revision(source), split, json.dumps(options, sort_keys=True)]
+    marks = [source_revision(source), split, "bf16" if encoding.eval_bf16 else "as is"]
     revisions = {values["dataset"]: "" for values in planned.values()}
     revisions = {dataset: rows_revision(dataset) for dataset in revisions}
     _write_settings(arguments, where, split)

@@ -86,6 +86,7 @@ def evaluate(
     name: str | None = None,
     batch_size: int = 32,
     bf16: bool = False,
+    devices: list[str] | None = None,
     max_length: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -101,6 +102,7 @@ def evaluate(
         name: The model's name in the files, ``organization/name``. Made from `model` where it is None.
         batch_size: Texts encoded at once; they are sorted by length.
         bf16: Whether to encode in bfloat16. The results are then kept apart, as an MTEB experiment.
+        devices: Devices to encode on, a process each; the model's own where it is None.
         max_length: Longest text in tokens; the model's own where it is None.
         overwrite: Whether to evaluate again where a result is there.
         progress: Whether to show progress bars.
@@ -122,6 +124,7 @@ def evaluate(
         name=name,
         batch_size=batch_size,
         bf16=bf16,
+        devices=devices,
         max_length=max_length,
         overwrite=overwrite,
         progress=progress,
@@ -176,6 +179,7 @@ def evaluate_tasks(
     name: str | None = None,
     batch_size: int = 32,
     bf16: bool = False,
+    devices: list[str] | None = None,
     max_length: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -208,7 +212,9 @@ def evaluate_tasks(
                 encoder = Encoder(in_bf16(loaded, copy=not loaded_here), label, revision, "bfloat16")
             else:
                 encoder = Encoder(loaded, label, revision)
-            options = {"batch_size": batch_size, "show_progress_bar": progress}
+            options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": progress}
+            if devices:
+                options["device"] = devices
             return [
                 scores
                 for task in tasks
@@ -243,6 +249,7 @@ def _run_task(
     encoder: Any, task: Any, output: Path, options: dict[str, Any], overwrite: bool, progress: bool
 ) -> list[Scores]:
     import mteb
+    from datasets.exceptions import DatasetNotFoundError
     from mteb.cache import ResultCache
 
     cache = ResultCache(output)
@@ -254,15 +261,19 @@ def _run_task(
     stale = found is not None and found.dataset_revision != task.metadata.revision
     lacking = found is not None and any(not queries[s].exists() for s in queries if s in found.scores)
     records = _keep_queries(task)
-    result = mteb.evaluate(
-        encoder,
-        task,
-        cache=cache,
-        encode_kwargs=options,
-        overwrite_strategy="always" if overwrite or stale or lacking else "only-missing",
-        show_progress_bar=progress,
-        co2_tracker=False,
-    ).task_results[0]
+    try:
+        result = mteb.evaluate(
+            encoder,
+            task,
+            cache=cache,
+            encode_kwargs=options,
+            overwrite_strategy="always" if overwrite or stale or lacking else "only-missing",
+            show_progress_bar=progress,
+            co2_tracker=False,
+        ).task_results[0]
+    except (ConnectionError, DatasetNotFoundError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"MTEB task {task.metadata.name!r}: its data set cannot be had: {reason}") from error
     for split, lines in records.items():
         _write_lines(queries[split], lines)
     return [

@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tasks,
         arguments.output,
         name=arguments.model_name,
-        batch_size=encoding.eval_batch_size,
-        bf16=encoding.eval_bf16,
+        **encoding.options(),
         max_length=encoding.max_length,
         overwrite=arguments.overwrite,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -111,11 +112,18 @@ def summary_table(comparison: Comparison) -> str:
                 mean,
                 *(f"{line.means[name]:.4f}" for name in HEADINGS if name != metric),
                 "" if difference is None else f"{difference.mean:+.4f}",
-                "" if difference is None else f"{difference.low:+.4f} to {difference.high:+.4f}",
+                format_interval(difference),
                 "" if line.corrected_p is None else format_p(line.corrected_p),
             ]
         )
     return aligned(cells)
+
+
+def format_interval(difference: Difference | None) -> str:
+    """Returns a difference's interval as text; "" where there is none, as with a single query."""
+    if difference is None or math.isnan(difference.low):
+        return ""
+    return f"{difference.low:+.4f} to {difference.high:+.4f}"
 
 
 def format_p(p_value: float) -> str:

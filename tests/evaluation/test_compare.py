@@ -179,6 +179,12 @@ def test_unusable_words(kitchen, tmp_path, words, message):
         main([*command, *words])
 
 
+def test_a_launch_of_several_processes_is_refused(kitchen, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="runs in one process"):
+        main(["--config", str(kitchen / "compare.yaml"), "--output", str(tmp_path)])
+
+
 def test_no_comparison(tmp_path):
     with pytest.raises(InputError, match=r"comparison.json: no such file"):
         load_comparison(tmp_path)

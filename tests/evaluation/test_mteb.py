@@ -174,6 +174,19 @@ def test_unusable_input(encoder, source, tmp_path):
         read_queries(tmp_path / "bad.jsonl")
 
 
+def test_a_task_whose_data_cannot_be_had(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="MTEB task 'SciFact': its data set cannot be had"):
+        evaluate(encoder, "mteb:SciFact", "test", tmp_path, progress=False)
+
+
+@pytest.mark.slow  # Each process takes seconds to start.
+def test_several_devices_give_the_same_scores(encoder, source, tmp_path):
+    one = evaluate(encoder, source, "test", tmp_path / "one", progress=False)
+    two = evaluate(encoder, source, "test", tmp_path / "two", devices=["cpu", "cpu"], progress=False)
+    assert read_queries(one.queries_path) == read_queries(two.queries_path)
+
+
 def test_benchmarks_by_name():
     assert {t.metadata.name for t in named_tasks(["NanoBEIR"])} >= {"NanoSciFactRetrieval"}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from syneg.evaluation.arms import Run
     from syneg.sources import Source
 
-CELL = (230.0, 26.0)
+CELL = (200.0, 26.0)
 """Width and height of a chart within the results table, in pixels."""
 PLOT = (380.0, 220.0)
 """Width and height of a training curve."""
