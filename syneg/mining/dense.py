@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import Any
 
@@ -163,9 +164,10 @@ class DenseMiner:
         note = folder / "similarity.txt"
         if "_model" in self.__dict__ or not note.is_file():
             similarity = self._model.similarity_fn_name or "cosine"
-            if self.ranks.rank == 0:
-                note.write_text(similarity)
-            self.ranks.wait()
+            # Several processes may do this; each writes the same, whole.
+            partial = folder / f"similarity.{os.getpid()}.partial"
+            partial.write_text(similarity)
+            partial.replace(note)
             return similarity == "cosine"
         return note.read_text() == "cosine"
 

@@ -11,6 +11,7 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import BM25Miner
 from syneg.mining.candidates import MISSING, Candidates, Miner
 from syneg.mining.dense import DenseMiner
+from syneg.mining.embeddings import choose_device
 from syneg.mining.filters import Known, Rules, Sieve
 from syneg.mining.keys import document_keys, text_keys
 from syneg.mining.random import RandomMiner
@@ -106,7 +107,7 @@ class _Mining:
 
     def __init__(self, pairs: Pairs, args: MiningArguments, seed: int) -> None:
         self.pairs, self.args, self.seed = pairs, args, seed
-        self.ranks = Ranks()
+        self.ranks = Ranks(cpu=choose_device(args.mining_device) == "cpu")
         self.queries, self.query_of_pair = np.unique(pairs.query_rows, return_inverse=True)
         self.report = MiningReport(len(pairs), args.mined_per_miner, args.short_rows)
         self.dense: DenseMiner | None = None

