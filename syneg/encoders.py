@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syneg.errors import InputError
+from syneg.resources import resource_path
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-PACKAGE_PREFIX = "package:"
 
 
 def encoder_path(spec: str) -> str:
@@ -24,17 +22,7 @@ def encoder_path(spec: str) -> str:
     Raises:
         InputError: Where a package or folder that `spec` names is missing.
     """
-    if spec.startswith(PACKAGE_PREFIX):
-        package, _, folder = spec.removeprefix(PACKAGE_PREFIX).partition("/")
-        found = importlib.util.find_spec(package) if package.isidentifier() else None
-        if found is None or found.origin is None:
-            raise InputError(
-                f"model {spec!r}: the package {package!r} is not installed; install it with pip."
-            )
-        path = Path(found.origin).parent / folder
-        if not path.is_dir():
-            raise InputError(f"model {spec!r}: {path} is not a folder.")
-        return str(path)
+    spec = resource_path(spec)
     if (Path(spec).is_absolute() or spec.startswith(".") or spec.count("/") > 1) and not Path(spec).is_dir():
         raise InputError(f"model {spec!r}: no such folder.")
     return spec

@@ -31,26 +31,35 @@ QUERY_WORDS = (4, 25)
 DOCUMENT_CHARACTERS = (190, 3400)
 
 # Importing these opens a browser or a window, prints, or starts tests.
-_NOT_IMPORTED = {"antigravity", "this", "idlelib", "lib2to3", "test", "tkinter", "turtle", "turtledemo", "site"}
-_STANDARD_PACKAGES = (
-    "collections.abc concurrent.futures email.message html.parser http.client http.cookies http.server "
-    "importlib.metadata importlib.resources logging.handlers multiprocessing.pool os.path unittest.mock "
-    "urllib.error urllib.parse urllib.request urllib.robotparser xml.dom.minidom xml.etree.ElementTree "
-    "xml.sax.saxutils xmlrpc.client"
-).split()
-_PACKAGES = {
-    "numpy": " ma linalg fft random polynomial testing lib char strings",
-    "scipy": (
-        "cluster.hierarchy cluster.vq constants datasets differentiate fft integrate interpolate io linalg "
-        "ndimage optimize signal sparse sparse.csgraph sparse.linalg spatial spatial.distance special stats "
-        "stats.qmc"
-    ),
-    "pandas": " api.types testing",
-    "torch": (
-        " nn nn.functional nn.init nn.utils optim optim.lr_scheduler utils.data distributions distributed "
-        "linalg fft special autograd sparse"
-    ),
+_NOT_IMPORTED = {
+    "antigravity",
+    "idlelib",
+    "lib2to3",
+    "site",
+    "test",
+    "this",
+    "tkinter",
+    "turtle",
+    "turtledemo",
 }
+_STANDARD = """
+    collections.abc concurrent.futures email.message html.parser http.client http.cookies http.server
+    importlib.metadata importlib.resources logging.handlers multiprocessing.pool os.path unittest.mock
+    urllib.error urllib.parse urllib.request urllib.robotparser xml.dom.minidom xml.etree.ElementTree
+    xml.sax.saxutils xmlrpc.client
+"""
+_INSTALLED = """
+    numpy numpy.ma numpy.linalg numpy.fft numpy.random numpy.polynomial numpy.testing numpy.lib numpy.char
+    numpy.strings
+    scipy.cluster.hierarchy scipy.cluster.vq scipy.constants scipy.datasets scipy.differentiate scipy.fft
+    scipy.integrate scipy.interpolate scipy.io scipy.linalg scipy.ndimage scipy.optimize scipy.signal
+    scipy.sparse scipy.sparse.csgraph scipy.sparse.linalg scipy.spatial scipy.spatial.distance scipy.special
+    scipy.stats scipy.stats.qmc
+    pandas pandas.api.types pandas.testing
+    torch torch.nn torch.nn.functional torch.nn.init torch.nn.utils torch.optim torch.optim.lr_scheduler
+    torch.utils.data torch.distributions torch.distributed torch.linalg torch.fft torch.special
+    torch.autograd torch.sparse
+"""
 
 
 def pydocs_source() -> Source:
@@ -120,18 +129,19 @@ def _collect(recorded: dict[str, str], notes: list[str]) -> dict[str, tuple[str,
 
 def _walk(notes: list[str]) -> Iterator[tuple[str, Any]]:
     standard = sorted(n for n in sys.stdlib_module_names if not n.startswith("_") and n not in _NOT_IMPORTED)
-    modules = [*standard, *_STANDARD_PACKAGES]
-    for package, parts in _PACKAGES.items():
-        modules += [f"{package}.{part}" if part else package for part in parts.split(" ")]
+    modules = [*standard, *_STANDARD.split(), *_INSTALLED.split()]
+    absent: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in modules:
             try:
                 loaded = importlib.import_module(module)
             except ImportError:
-                # Some modules exist on one system only (winreg, msvcrt).
-                if module in _PACKAGES:
-                    notes.append(f"{module} is not installed; its documentation is left out.")
+                # Some modules of the standard library exist on one system only (winreg, msvcrt).
+                package = module.partition(".")[0]
+                if module in _INSTALLED.split() and package not in absent:
+                    absent.add(package)
+                    notes.append(f"{module} cannot be imported; its documentation is left out.")
                 continue
             yield from _members(module, loaded)
 
@@ -169,7 +179,7 @@ def _resolve(name: str) -> Any:
     parts = name.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         try:
-            thing = importlib.import_module(".".join(parts[:cut]))
+            thing: Any = importlib.import_module(".".join(parts[:cut]))
         except ImportError:
             continue
         for part in parts[cut:]:

@@ -1,0 +1,82 @@
+"""`syneg`: one thin subcommand a stage. What is heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from syneg import __version__
+from syneg.errors import InputError, unknown
+
+# name -> (module, one line of help). Each module has a function main(argv).
+COMMANDS = {
+    "demo": ("syneg.demo.run", "the whole job on an embedded source, without a hub or a GPU"),
+    "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
+    "generate": ("syneg.commands.generate", "pairs -> rows with negatives written by an LLM"),
+    "gate": ("syneg.commands.gate", "rows -> rows that passed the gates, and what was dropped"),
+    "build": ("syneg.commands.build", "mine, generate and gate by one YAML file -> a Hub-ready data set"),
+    "inspect": ("syneg.inspect.run", "a data set -> a page to look at it"),
+    "train": ("syneg.training.run", "rows -> a trained retriever"),
+    "evaluate": ("syneg.evaluation.run", "a retriever on a source or an MTEB task -> MTEB result files"),
+    "compare": ("syneg.evaluation.compare", "arms and seeds by one YAML file -> a table with a spread"),
+    "report": ("syneg.evaluation.report.run", "a comparison -> one HTML page and a Markdown table"),
+    "push": ("syneg.hub.run", "a data set or a model -> the Hub"),
+}
+
+
+def usage() -> str:
+    """Returns the text of ``syneg --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: syneg COMMAND [--config FILE.yaml] [--key value ...]",
+            "",
+            "Hard negatives for dense retrievers: written by a local LLM, mixed with mined ones.",
+            "",
+            *lines,
+            "",
+            "syneg COMMAND --help lists a command's keys. A key on the command line wins over the file.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand.
+
+    Args:
+        argv: The command line without the program's name; `sys.argv` where it is None.
+
+    Returns:
+        The exit code: 0; 2 after bad input, told in one line on stderr; 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        print(f"syneg {__version__}")
+        return 0
+    # A launch prints a line once, not once a process.
+    speaks = int(os.environ.get("RANK", 0)) == 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        module = importlib.import_module(COMMANDS[words[0]][0])
+        return int(module.main(words[1:]) or 0)
+    except InputError as error:
+        if speaks:
+            print(f"syneg: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if speaks:
+            print(
+                "syneg: interrupted; what is finished stays, run the same command to go on", file=sys.stderr
+            )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

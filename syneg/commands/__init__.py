@@ -1,0 +1,1 @@
+"""The subcommands of `syneg` that join several stages."""
