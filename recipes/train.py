@@ -14,24 +14,14 @@ from __future__ import annotations
 import os
 import sys
 
-from syneg import ContrastiveArguments, ContrastiveTrainer, InputError, Mixture, SyNegCollator
+from syneg import ContrastiveArguments, InputError
 from syneg.config import ConfigParser
-from syneg.training.run import TrainArguments, load_model, load_rows, save
+from syneg.training.run import TrainArguments, make_trainer, save
 
 
 def train(what: TrainArguments, how: ContrastiveArguments) -> None:
     """Loads, trains, saves."""
-    dataset = load_rows(what)
-    model = load_model(what)
-    collator = SyNegCollator(
-        model,
-        mixture=Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise),
-        seed=how.seed,
-        query_prompt=what.query_prompt,
-        document_prompt=what.document_prompt,
-        empty_rows=what.empty_rows,
-    )
-    trainer = ContrastiveTrainer(model=model, args=how, train_dataset=dataset, data_collator=collator)
+    trainer = make_trainer(what, how)
     trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
     save(trainer, what)
     if how.push_to_hub:

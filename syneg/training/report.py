@@ -28,9 +28,17 @@ class TrainingReport:
         without_negatives: Instances that had in-batch negatives only.
         tokens: Tokens embedded, without padding.
         seconds: Time in the steps.
+        model: What the model was loaded from, for the card.
+        dataset: What the rows were loaded from, for the card.
+        processes: How many processes trained.
+        metrics: Retrieval metrics for the card, by "before", "after" or another name.
     """
 
     mixture: str = ""
+    model: str = ""
+    dataset: str = ""
+    processes: int = 1
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     instances: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
     fallback: Counter[str] = field(default_factory=Counter)

@@ -149,7 +149,11 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
         document_prompt=what.document_prompt,
         empty_rows=what.empty_rows,
     )
-    return ContrastiveTrainer(model=model, args=how, train_dataset=dataset, data_collator=collator, **kwargs)
+    trainer = ContrastiveTrainer(
+        model=model, args=how, train_dataset=dataset, data_collator=collator, **kwargs
+    )
+    trainer.report.model, trainer.report.dataset = what.model, what.dataset
+    return trainer
 
 
 def load_rows(what: TrainArguments) -> Any:

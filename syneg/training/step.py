@@ -97,8 +97,13 @@ class Embedder:
         finally:
             handle.remove()
 
-    def without_graph(self, plan: Plan) -> tuple[Tensor, list[RandContext]]:
+    def without_graph(self, plan: Plan, passes: int = 0) -> tuple[Tensor, list[RandContext]]:
         """Embeds all texts, keeping no activations.
+
+        Args:
+            plan: The texts.
+            passes: How many forwards every process does at least. Where each is an exchange (FSDP),
+                processes with fewer chunks repeat one and throw the result away.
 
         Returns:
             The embeddings in the order of the texts, shape (n, d), and each chunk's random state.
@@ -109,6 +114,8 @@ class Embedder:
             for chunk in plan.chunks:
                 states.append(RandContext(device_of))
                 parts.append(self.embed(plan, chunk))
+            for _ in range(passes - len(plan.chunks)):
+                self.embed(plan, plan.chunks[-1])
         # Casts of weights that were cached without a graph must not serve the second pass.
         torch.clear_autocast_cache()
         return torch.cat(parts)[plan.order], states
@@ -129,11 +136,11 @@ class Embedder:
         return value
 
     def cached(self, plan: Plan, loss: Callable[[Tensor], tuple[Tensor, Tensor]], passes: int = 0) -> Tensor:
-        """GradCache. `passes` is how many chunks every process must go through, at least; see below."""
-        embeddings, states = self.without_graph(plan)
+        """GradCache; for `passes` see `without_graph`."""
+        embeddings, states = self.without_graph(plan, passes)
         value, gradient = loss(embeddings)
         chunks = list(zip(plan.chunks, states, strict=True))
-        # Where every forward is an exchange (FSDP), processes with fewer chunks repeat one without weight.
+        # What is repeated goes back without weight.
         idle = max(passes - len(chunks), 0)
         with self.only_embeddings():
             for i, (chunk, state) in enumerate([chunks[-1]] * idle + chunks):

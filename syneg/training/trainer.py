@@ -16,7 +16,7 @@ from datasets.distributed import split_dataset_by_node
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import ProgressCallback
+from transformers import ProgressCallback, Trainer
 
 from syneg.errors import InputError
 from syneg.training import distributed
@@ -28,6 +28,7 @@ from syneg.training.instances import Instances
 from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
 from syneg.training.sampling import Rows, RowSampler
+from syneg.training.saving import TrainingCard, add_section, describe, without_weights
 from syneg.training.step import DEFAULT_CHUNK_TOKENS, Embedder, Plan, bytes_per_token, free_memory
 from syneg.training.texts import Padder, Texts, split_chunks
 
@@ -87,7 +88,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         data_collator.num_epochs = max(int(args.num_train_epochs), 1)
         if args.mask_known_positives and isinstance(train_dataset, Dataset):
             data_collator.learn_positives(train_dataset)
-        self.report = TrainingReport(mixture=str(data_collator.mixture))
+        self.report = TrainingReport(str(data_collator.mixture), *_names(model, train_dataset))
         super().__init__(
             model=model,
             args=args,
@@ -104,6 +105,20 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self._bytes_per_token: float | None = None
         self._chunk_tokens = args.chunk_tokens
         self._padder: Padder | None = None
+        self._unsharded: SentenceTransformer | None = None
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Adds the callback that describes the training in the model's card."""
+        self.report.processes = self.accelerator.num_processes
+        callback = TrainingCard(default_args_dict)
+        self.add_callback(callback)
+        callback.on_init_end(self.args, self.state, self.control, model=self.model, trainer=self)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the card; see `sentence_transformers`."""
+        super().create_model_card(*args, **kwargs)
+        if self.is_world_process_zero():
+            add_section(str(self.args.output_dir), describe(self.report, self.args))
 
     def get_default_loss(self, model: SentenceTransformer) -> nn.Module:
         """Returns the objective that the arguments describe."""
@@ -152,6 +167,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             "pin_memory": self.args.dataloader_pin_memory and self.args.device.type == "cuda",
             "persistent_workers": self.args.dataloader_persistent_workers,
             "prefetch_factor": self.args.dataloader_prefetch_factor,
+            # Starting workers draws a number; from the global generator it would shift dropout on resuming.
+            "generator": torch.Generator().manual_seed(self.args.seed),
         }
         if isinstance(dataset, IterableDataset):
             part = split_dataset_by_node(dataset, rank, world) if world > 1 else dataset
@@ -200,7 +217,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """Returns the loss of a batch without a gradient; the trainer evaluates with it."""
         instances, texts = self._joined([inputs])
         embedder = self._embedder(model)
-        embeddings, _ = embedder.without_graph(self._plan(texts))
+        plan = self._plan(texts)
+        embeddings, _ = embedder.without_graph(plan, self._passes(plan))
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
             parts = [
@@ -231,9 +249,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
         while True:
             plan = self._plan(texts)
-            passes = 0
-            if self._every_forward_is_an_exchange:
-                passes = distributed.largest(len(plan.chunks), self.args.device)
+            passes = self._passes(plan)
             try:
                 if self._fits(embedder, plan, passes):
                     return embedder.direct(plan, loss)
@@ -329,6 +345,12 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED)
         return self.accelerator.distributed_type in kinds and self.accelerator.num_processes > 1
 
+    def _passes(self, plan: Plan) -> int:
+        """How many forwards every process must do where each is an exchange between them, else 0."""
+        if not self._every_forward_is_an_exchange:
+            return 0
+        return distributed.largest(len(plan.chunks), self.args.device)
+
     def _fits(self, embedder: Embedder, plan: Plan, passes: int) -> bool:
         """Whether all chunks' activations fit into memory at once."""
         if self.args.gradient_cache != "auto":
@@ -357,6 +379,33 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             torch.cuda.empty_cache()
         logger.warning("Out of memory: going on with chunks of %d tokens.", self._chunk_tokens)
 
+    # Saving -------------------------------------------------------------------------------------------
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_fsdp_enabled and self._unsharded is None:
+            self._unsharded = without_weights(self.model)
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Saves the model; under FSDP from the whole weights, which only the state has."""
+        if not self.is_fsdp_enabled or self._unsharded is None or not state_dict:
+            super()._save(output_dir, state_dict)
+        else:
+            sharded, self.model = self.model, self._unsharded
+            try:
+                self.model.load_state_dict(state_dict, assign=True)
+                super()._save(output_dir, state_dict)
+            finally:
+                self.model = sharded
+        add_section(output_dir or str(self.args.output_dir), describe(self.report, self.args))
+
+    def _load_from_checkpoint(self, checkpoint_path: str, model: nn.Module | None = None) -> None:
+        # sentence-transformers' takes no model, which transformers passes under FSDP.
+        if self.is_fsdp_enabled and model is not None:
+            Trainer._load_from_checkpoint(self, checkpoint_path, model)
+        else:
+            super()._load_from_checkpoint(checkpoint_path)
+
     # What is told -------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -364,3 +413,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         if "loss" in logs:
             logs = logs | self.report.take(self.accelerator)
         super().log(logs, start_time)
+
+
+def _names(model: SentenceTransformer | None, dataset: Any) -> tuple[str, str]:
+    """What the card can call the model and the data set, where they tell."""
+    card = getattr(model, "model_card_data", None)
+    info = getattr(dataset, "info", None)
+    return getattr(card, "base_model", None) or "", getattr(info, "dataset_name", None) or ""

@@ -179,3 +179,114 @@ def test_in_batch_only(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, mixture="none", max_steps=1)
     trainer.train()
     assert trainer.report.drawn == {} and trainer.report.without_negatives == 4
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_gives_the_same_trajectory(dropout_model_path, tmp_path, workers):
+    """With dropout, in the middle of the second epoch, and from a fresh process's state."""
+    options = {
+        "num_train_epochs": 3,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 5,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        "gradient_cache": "always",
+        "chunk_tokens": 100,
+    }
+    runs = []
+    for resume in (None, tmp_path / "run" / "checkpoint-5"):
+        torch.manual_seed(0 if resume is None else 123)
+        model = SentenceTransformer(dropout_model_path, device="cpu")
+        folder = tmp_path / ("run" if resume is None else "resumed")
+        trainer = make_trainer(model, folder, **options)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        runs.append((weights(model), [e["loss"] for e in trainer.state.log_history if "loss" in e]))
+    (whole, losses), (resumed, again) = runs
+    assert len(losses) == 9
+    assert again == pytest.approx(losses, abs=1e-6)
+    assert all(torch.allclose(resumed[name], value, atol=1e-6) for name, value in whole.items())
+
+
+def test_streamed_rows_train(tiny_model, tmp_path):
+    stream = make_dataset(10).to_iterable_dataset(num_shards=2)
+    trainer = make_trainer(tiny_model, tmp_path, dataset=stream, max_steps=4)
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.report.instances > 12
+
+
+def test_evaluation_loss_and_best_model(tiny_model, tmp_path):
+    args = ContrastiveArguments(
+        str(tmp_path),
+        per_device_train_batch_size=4,
+        per_device_eval_batch_size=12,
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=4,
+        load_best_model_at_end=True,
+        disable_tqdm=True,
+    )
+    dataset = make_dataset(12)
+    collator = SyNegCollator(tiny_model, {"synthetic": 1, "dense": 2})
+    trainer = ContrastiveTrainer(
+        model=tiny_model, args=args, train_dataset=dataset, eval_dataset=dataset, data_collator=collator
+    )
+    before = trainer.evaluate()["eval_loss"]
+    expected, _ = gradients(prepare(trainer), [collator(dataset.to_list())])
+    assert before == pytest.approx(expected, abs=1e-4)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint is not None
+    assert len([entry for entry in trainer.state.log_history if "eval_loss" in entry]) == 2
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(tiny_model_path, tmp_path):
+    found = []
+    for checkpointing in (False, True):
+        model = SentenceTransformer(tiny_model_path, device="cpu")
+        trainer = make_trainer(
+            model, tmp_path, gradient_checkpointing=checkpointing, max_steps=1, optim="sgd"
+        )
+        trainer.train()
+        found.append(weights(model))
+    assert all(torch.allclose(found[0][name], found[1][name], atol=1e-6) for name in found[0])
+
+
+def test_prompts_that_pooling_leaves_out(tiny_model_path, tmp_path):
+    """Against the model's own encoding, chunk by chunk, with different prompts for both sides."""
+    model = SentenceTransformer(tiny_model_path, device="cpu")
+    model[1].include_prompt = False
+    model.prompts = {"query": "ba be: ", "document": "da: "}
+    trainer = prepare(make_trainer(model, tmp_path, chunk_tokens=60))
+    rows = make_dataset(6).to_list()
+    instances, texts = trainer._joined([trainer.data_collator(rows)])
+    model.eval()
+    found, _ = trainer._embedder(model).without_graph(trainer._plan(texts))
+    queries = torch.tensor(model.encode_query([row["query"] for row in rows]))
+    documents = torch.tensor(model.encode_document([row["positive"] for row in rows]))
+    assert torch.allclose(found[instances.query], queries, atol=1e-5)
+    assert torch.allclose(found[instances.positive], documents, atol=1e-5)
+
+
+def test_card_tells_what_was_done(tiny_model, tmp_path):
+    trainer = make_trainer(tiny_model, tmp_path, mixture="synthetic=3,dense=1", max_steps=1)
+    trainer.train()
+    trainer.report.dataset = "someone/rows"
+    trainer.report.metrics = {"before": {"nDCG@10": 0.5}, "after": {"nDCG@10": 0.625}}
+    trainer.save_model()
+    trainer.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert card.count("### Negatives") == 1
+    for words in (
+        "`synthetic=3,dense=1`",
+        "`someone/rows`",
+        "4 instead of synthetic",
+        "| after | 0.6250 |",
+        "learning_rate",
+    ):
+        assert words in card

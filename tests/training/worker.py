@@ -34,13 +34,24 @@ SCENARIOS = {
             "distillation": "kl",
         },
     ),
+    # The last one, since it changes what the process takes itself for.
+    "sharded": (
+        16,
+        8,
+        {
+            "gradient_cache": "always",
+            "fsdp": True,
+            "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["BertLayer"]},
+        },
+    ),
 }
 
 
 def train(name, model_path, folder, world, output=None, **options):
     """Trains one scenario and returns the trainer, the losses and the gradients after clipping."""
     import torch
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.utils import DistributedType
     from sentence_transformers import SentenceTransformer
     from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
     from transformers import TrainerCallback
@@ -52,6 +63,8 @@ def train(name, model_path, folder, world, output=None, **options):
 
     rows, step_rows, more = SCENARIOS[name]
     more = {"max_grad_norm": 0.0, **more, **options}
+    if world == 1:
+        more = {key: value for key, value in more.items() if not key.startswith("fsdp")}
     AcceleratorState._reset_state(reset_partial_state=False)
     dataset = make_dataset(rows, shared_queries=True, teacher=True)
     # In float64, so that what differs by more than rounding shows.
@@ -71,6 +84,9 @@ def train(name, model_path, folder, world, output=None, **options):
         use_cpu=True,
         **more,
     )
+    if args.fsdp:
+        # accelerate 1.15 takes FSDP for processes on GPUs only; its FSDP2 code itself runs on CPUs as well.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     collator = SyNegCollator(model, {"synthetic": 1, "dense": 2})
     exchanged: list[int] = []
     gradients: list[dict[str, torch.Tensor]] = []
@@ -114,6 +130,8 @@ def main() -> None:
     for name in names:
         world = dist.get_world_size() if dist.is_initialized() else int(sys.argv[3])
         trainer, losses, gradients, exchanged = train(name, sys.argv[4], folder, world)
+        if trainer.is_fsdp_enabled:
+            trainer.save_model(str(folder / name))
         if trainer.accelerator.is_main_process:
             trainable = sum(g.numel() for g in gradients[0].values())
             torch.save((losses, gradients, exchanged, trainable), folder / f"{name}.pt")

@@ -1,0 +1,120 @@
+"""Saving what was trained."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
+from torch import nn
+
+from syneg.training.arguments import ContrastiveArguments
+from syneg.training.report import TrainingReport
+
+
+def without_weights(model: SentenceTransformer) -> SentenceTransformer:
+    """Returns a copy of a model whose weights take no memory, to be filled with a state dict.
+
+    FSDP turns a model's weights into shards in place; the copy is what can be saved like any model.
+    """
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.to("meta"), requires_grad=p.requires_grad) for p in model.parameters()
+    }
+    memo[id(model.model_card_data)] = model.model_card_data
+    return copy.deepcopy(model, memo)
+
+
+class TrainingCard(SentenceTransformerModelCardCallback):
+    """sentence-transformers' model card, with our rows and loss described as what they are.
+
+    Its own description takes every column, ids and nested negatives included, for a text to embed.
+    """
+
+    def on_init_end(
+        self, args: Any, state: Any, control: Any, model: Any, trainer: Any, **kwargs: Any
+    ) -> None:
+        """Describes the data set and the loss."""
+        card = model.model_card_data
+        card.add_tags(["generated_from_trainer", "hard-negatives", "syneg"])
+        card.set_losses([])
+        card.ir_model = True
+        dataset = trainer.train_dataset
+        if dataset is None:
+            return
+        size = len(dataset) if hasattr(dataset, "__len__") else None
+        columns = [f"<code>{name}</code>" for name in dataset.column_names or []]
+        loss = {"fullname": "InfoNCE over the query's own negatives" + _in_batch(args)}
+        info = {"name": trainer.report.dataset or None, "size": size, "columns": columns, "loss": loss}
+        card.train_datasets = [info]
+        if size:
+            card.add_tags(f"dataset_size:{size}")
+
+
+def _in_batch(args: ContrastiveArguments) -> str:
+    if not args.in_batch_negatives:
+        return ""
+    return " and the batch's other documents" + ("" if args.cross_device_negatives else " (of one process)")
+
+
+def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
+    """Returns the card's section on the negatives: what was asked for, and what was drawn.
+
+    Args:
+        report: The run's counts, of the main process where there were several.
+        args: The run's arguments.
+    """
+    processes = " (main process; the others had as many)" if report.processes > 1 else ""
+    facts = {
+        "Base model": f"`{report.model}`" if report.model else None,
+        "Data set": f"`{report.dataset}`" if report.dataset else None,
+        "Mixture": f"`{report.mixture}`",
+        "Temperature": args.temperature,
+        "In-batch negatives": "yes" if args.in_batch_negatives else "no",
+        "Processes": report.processes,
+        f"Instances trained on{processes}": f"{report.instances:,}",
+        "Negatives drawn": ", ".join(f"{n:,} {source}" for source, n in sorted(report.drawn.items()))
+        or "none",
+        "Drawn from another source than asked for": ", ".join(
+            f"{n:,} instead of {source}" for source, n in sorted(report.fallback.items())
+        )
+        or "none",
+        "Asked for and not to be had": f"{report.missing:,}",
+        "Instances without negatives of their own": f"{report.without_negatives:,}",
+    }
+    lines = [
+        "### Negatives",
+        "",
+        *(f"- **{name}:** {value}" for name, value in facts.items() if value is not None),
+    ]
+    names = list(dict.fromkeys(name for metrics in report.metrics.values() for name in metrics))
+    if names:
+        lines += [
+            "",
+            "### Retrieval before and after",
+            "",
+            f"| | {' | '.join(names)} |",
+            "|---" * (1 + len(names)) + "|",
+        ]
+        for when, metrics in report.metrics.items():
+            cells = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
+            lines.append(f"| {when} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def add_section(folder: str | Path, section: str) -> None:
+    """Puts a section at the head of a card's training details, replacing an earlier one of its kind."""
+    path = Path(folder) / "README.md"
+    if not path.is_file():
+        return
+    marks = "<!-- negatives -->", "<!-- end of negatives -->"
+    block = f"{marks[0]}\n{section}{marks[1]}\n"
+    text = path.read_text(encoding="utf-8")
+    if marks[0] in text:
+        head, _, rest = text.partition(marks[0])
+        text = head + block + rest.partition(f"{marks[1]}\n")[2]
+    else:
+        head, title, rest = text.partition("## Training Details\n")
+        text = f"{head}{title}\n{block}{rest}" if title else f"{text}\n## Training Details\n\n{block}"
+    path.write_text(text, encoding="utf-8")
