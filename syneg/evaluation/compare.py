@@ -100,6 +100,7 @@ def compare(
     from syneg.evaluation.tasks import source_revision
     from syneg.sources import load_source
 
+    assert isinstance(arguments.training, Mapping) and arguments.only is not None
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise InputError("syneg compare runs in one process; start it without accelerate launch or torchrun.")
     output = Path(arguments.output)
@@ -114,18 +115,21 @@ def compare(
     marks = [source_revision(source), split, "bf16" if encoding.eval_bf16 else "as is"]
     revisions = {values["dataset"]: "" for values in planned.values()}
     revisions = {dataset: rows_revision(dataset) for dataset in revisions}
-    _write_settings(arguments, where, split)
-    _zero_shot(bench, arguments, encoding, marks)
-    assert arguments.only is not None
+    expected = {
+        key: fingerprint(values, *marks, revisions[values["dataset"]]) for key, values in planned.items()
+    }
+    length = encoding.max_length or arguments.training.get("max_length")
+    before = fingerprint({"model": arguments.model, "max_length": length}, *marks)
+    _write_settings(arguments, where, split, {_key(*key): mark for key, mark in expected.items()}, before)
+    if read_run(output / "runs" / ZERO_SHOT, output, before) is None:
+        _evaluate_before(bench, arguments.model, length, before)
     chosen = [key for key in planned if key[0] in arguments.only]
     with tqdm(chosen, desc="Runs", unit="run") as bar:
         for arm, seed in bar:
             bar.set_postfix_str(f"{arm}, seed {seed}")
-            values = planned[arm, seed]
-            mark = fingerprint(values, *marks, revisions[values["dataset"]])
             folder = run_folder(output, arm, seed)
-            if read_run(folder, output, mark) is None:
-                train_run(bench, arm, seed, folder, mark)
+            if read_run(folder, output, expected[arm, seed]) is None:
+                train_run(bench, arm, seed, folder, expected[arm, seed])
     return load_comparison(output)
 
 
@@ -142,14 +146,15 @@ def load_comparison(folder: str | Path) -> Comparison:
     if not path.is_file():
         raise InputError(f"{path}: no such file. `syneg compare --output {folder}` writes it.")
     settings = json.loads(path.read_text(encoding="utf-8"))
-    zero_shot = read_run(folder / "runs" / ZERO_SHOT, folder)
+    # What was made from another configuration, or other data, does not belong beside the rest.
+    zero_shot = read_run(folder / "runs" / ZERO_SHOT, folder, settings["fingerprints"][ZERO_SHOT])
     if zero_shot is None:
         raise InputError(f"{folder}: the model before training is not evaluated yet. Run syneg compare.")
     arms: dict[str, list[Run]] = {}
     unfinished = []
     for arm in settings["arms"]:
         for seed in settings["seeds"]:
-            run = read_run(run_folder(folder, arm, seed), folder)
+            run = read_run(run_folder(folder, arm, seed), folder, settings["fingerprints"][_key(arm, seed)])
             if run is None:
                 unfinished.append(f"{arm}, seed {seed}")
             else:
@@ -166,6 +171,10 @@ def load_comparison(folder: str | Path) -> Comparison:
 def run_folder(output: Path, arm: str, seed: int) -> Path:
     """Returns the folder of a run."""
     return output / "runs" / arm / f"seed-{seed}"
+
+
+def _key(arm: str, seed: int) -> str:
+    return f"{arm}/{seed}"
 
 
 def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str]]:
@@ -195,16 +204,18 @@ def _position(query_id: str) -> float:
 
 
 def _write_configurations(
-    arguments: CompareArguments, held: set[str]
+    arguments: CompareArguments, held: set[str], read: bool = True
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Writes every run's configuration and checks it; returns them by (arm, seed)."""
+    """Writes every run's configuration and checks it, and its rows if `read`; returns them by (arm, seed)."""
     from syneg.evaluation.arms import parse_configuration, write_configuration
     from syneg.training.mixing import Mixture
+    from syneg.training.run import load_rows
 
     assert isinstance(arguments.arms, dict) and isinstance(arguments.training, dict)
     output = Path(arguments.output)
     planned: dict[tuple[str, int], dict[str, Any]] = {}
     kept: dict[str, str] = {}
+    found: set[tuple[str, str | None, str]] = set()
     for arm, changes in arguments.arms.items():
         for reserved in ("output", "output_dir", "seed"):
             if reserved in changes or reserved in arguments.training:
@@ -229,6 +240,9 @@ def _write_configurations(
             what, _ = parse_configuration(path, arm)
             try:
                 Mixture.parse(what.mixture)
+                if read and (what.dataset, what.dataset_config, what.split) not in found:
+                    load_rows(what)
+                    found.add((what.dataset, what.dataset_config, what.split))
             except InputError as error:
                 raise InputError(f"arm {arm!r}: {error}") from None
             planned[arm, seed] = values
@@ -255,7 +269,13 @@ def _asker(row: Mapping[str, Any]) -> str:
     return query_id.rsplit("~", 3)[0] if row["origin"] == "mirror" else query_id
 
 
-def _write_settings(arguments: CompareArguments, where: EvaluationSourceArguments, split: str) -> None:
+def _write_settings(
+    arguments: CompareArguments,
+    where: EvaluationSourceArguments,
+    split: str,
+    fingerprints: dict[str, str],
+    before: str,
+) -> None:
     settings = {
         "source": where.source,
         "unknown_documents": where.unknown_documents,
@@ -269,6 +289,7 @@ def _write_settings(arguments: CompareArguments, where: EvaluationSourceArgument
         "seeds": [int(seed) for seed in arguments.seeds],
         "baseline": arguments.baseline,
         "metric": arguments.metric,
+        "fingerprints": {ZERO_SHOT: before, **fingerprints},
     }
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -276,22 +297,14 @@ def _write_settings(arguments: CompareArguments, where: EvaluationSourceArgument
     (output / "comparison.json").write_text(text, encoding="utf-8")
 
 
-def _zero_shot(
-    bench: Bench, arguments: CompareArguments, encoding: EncodingArguments, marks: Sequence[str]
-) -> None:
+def _evaluate_before(bench: Bench, model: str, length: int | None, mark: str) -> None:
     """Evaluates the model before training, with the length that it is trained with."""
     from syneg.encoders import load_encoder
-    from syneg.evaluation.arms import fingerprint, read_run, write_run
+    from syneg.evaluation.arms import write_run
     from syneg.evaluation.mteb import evaluate
 
-    assert isinstance(arguments.training, Mapping)
-    length = encoding.max_length or arguments.training.get("max_length")
-    folder = bench.output / "runs" / ZERO_SHOT
-    mark = fingerprint({"model": arguments.model, "max_length": length}, *marks)
-    if read_run(folder, bench.output, mark) is not None:
-        return
     scores = evaluate(
-        load_encoder(arguments.model, max_length=length),
+        load_encoder(model, max_length=length),
         bench.source,
         bench.split,
         bench.output / "evaluation",
@@ -299,4 +312,4 @@ def _zero_shot(
         overwrite=True,
         **bench.encoding,
     )
-    write_run(bench, folder, ZERO_SHOT, None, scores, [], {}, mark)
+    write_run(bench, bench.output / "runs" / ZERO_SHOT, ZERO_SHOT, None, scores, [], {}, mark)

@@ -108,6 +108,13 @@ def test_the_summary_is_that_of_the_runs(finished):
     )
 
 
+def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
+    report(["--comparison", str(finished), "--output", str(tmp_path)])
+    html = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
+    assert "Softmax mass of synthetic negatives" in html and "hybrid against dense" in html
+
+
 def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
     command = ["--config", str(kitchen / "compare.yaml"), "--output", str(finished)]
     before = records(finished)
@@ -120,6 +127,8 @@ def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
     assert {name for name in before if before[name] != after[name]} == {"runs/none/seed-1/run.json"}
     arms = json.loads((finished / "comparison.json").read_text())["arms"]
     arms["hybrid"]["learning_rate"] = 0.02
+    main([*command, "--arms", json.dumps(arms), "--only", "none"])
+    assert load_comparison(finished).unfinished == ["hybrid, seed 0", "hybrid, seed 1"]
     main([*command, "--arms", json.dumps(arms)])
     again = records(finished)
     assert {name for name in after if after[name] != again[name]} == {
@@ -157,7 +166,7 @@ def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
         (["--arms", '{"a": {"mixtur": "none"}}'], "arm 'a': .*unknown key 'mixtur'. Did you mean 'mixture'"),
         (["--arms", '{"a": {"mixture": "synthetic"}}'], "arm 'a': mixture"),
         (["--arms", '{"a": {"seed": 1}}'], "arm 'a': 'seed' is set for each run"),
-        (["--arms", '{"a": {"dataset": "./none"}}'], "data set './none': no such folder"),
+        (["--arms", '{"z": {}, "a": {"dataset": "./none"}}'], "arm 'a': data set './none': no such folder"),
         (["--arms", '{"a/b": {}}'], "arm 'a/b': a name is made of"),
         (["--arms", '{"zero-shot": {}}'], "and is not 'zero-shot'"),
         (["--arms", "{}"], "--arms is missing"),
@@ -188,10 +197,3 @@ def test_a_launch_of_several_processes_is_refused(kitchen, tmp_path, monkeypatch
 def test_no_comparison(tmp_path):
     with pytest.raises(InputError, match=r"comparison.json: no such file"):
         load_comparison(tmp_path)
-
-
-def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
-    report(["--comparison", str(finished), "--output", str(tmp_path)])
-    html = (tmp_path / "report.html").read_text()
-    assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
-    assert "Softmax mass of synthetic negatives" in html and "hybrid against dense" in html
