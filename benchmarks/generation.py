@@ -28,7 +28,7 @@ from syneg.generation.prompts import Example, SynegStrategy, register
 from syneg.generation.requests import Completion, Message, Request
 from syneg.sources import Pair
 
-LENGTH = 160
+LENGTH = 64
 """Characters that the document of every completion has."""
 
 
@@ -131,11 +131,12 @@ class Collector(Echo):
             yield Completion(request.key, '{"reasoning": "", "hard_negative_document": "d"}', "stop")
 
 
-def timed(llm: Any, work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(llm: Any, work: Callable[[], Any]) -> tuple[float, float, Any]:
+    """Returns wall time, this process's CPU time (the LLM computes in another), and the result."""
     llm.reset_prefix_cache()
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     result = work()
-    return time.perf_counter() - begin, result
+    return time.perf_counter() - begin, time.process_time() - cpu, result
 
 
 def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -150,6 +151,7 @@ def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     run_generation(pairs, args, folder / "collected", 0, engine=collector, progress=False)
     bare_chat(llm, collector.requests[:8])
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    cpu_seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     for turn in range(options.turns):
 
         def ours(turn: int = turn) -> int:
@@ -159,14 +161,16 @@ def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
         order = [("bare", lambda: bare_chat(llm, collector.requests)), ("ours", ours)]
         for name, work in order if turn % 2 == 0 else reversed(order):
-            taken, tokens = timed(llm, work)
+            taken, cpu, tokens = timed(llm, work)
             seconds[name].append(taken)
+            cpu_seconds[name].append(cpu)
             print(f"turn {turn} {name}: {taken:.2f} s, {tokens} tokens", file=sys.stderr)
     ratios = [ours / bare for ours, bare in zip(seconds["ours"], seconds["bare"], strict=True)]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     return {
         "requests": len(pairs),
         "seconds": seconds,
+        "cpu_seconds_of_this_process": cpu_seconds,
         "median_ratio": statistics.median(ratios),
         "ratio_of_medians": medians["ours"] / medians["bare"],
         "ratio_of_minima": min(seconds["ours"]) / min(seconds["bare"]),
@@ -203,7 +207,7 @@ def compare(
         args = GenerationArguments(llm=str(model), max_tokens=700, **setting)
         times = []
         for turn in range(options.turns):
-            taken, report = timed(
+            taken, _, report = timed(
                 llm,
                 lambda args=args, target=folder / f"{name}-{turn}": run_generation(
                     LazyPairs(pairs), args, target, 0, engine=engine, progress=False
@@ -223,7 +227,10 @@ def compare(
 
 
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Renders and journals many requests, replays them into another journal, and reads them out."""
+    """Renders and journals many requests, reads them out again, and replays them into another journal.
+
+    A step that was stopped goes on where it was when it is run again with the same --folder.
+    """
     count = options.requests or 100_000
     folder = Path(options.folder) if options.folder else folder
     figures: dict[str, Any] = {"requests": count, "MB": {"start": _megabytes()}, "seconds": {}}
@@ -244,14 +251,14 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "write",
             lambda: run_generation(pairs, args, folder / "written", 0, engine=Echo(), progress=False),
         )
+    if options.step in (None, "read"):
+        read = iter_synthetic(pairs, args, folder / "written", 0)
+        assert step("read", lambda: sum(len(result.negatives) for result in read)) == count
     if options.step in (None, "replay"):
         report = step(
             "replay", lambda: run_generation(pairs, recorded, folder / "replayed", 0, progress=False)
         )
         assert report.kept == count, report.lines()
-    if options.step in (None, "read"):
-        read = iter_synthetic(pairs, recorded, folder / "replayed", 0)
-        assert step("read", lambda: sum(len(result.negatives) for result in read)) == count
     return figures
 
 

@@ -18,6 +18,7 @@ def local_ray():
 
 @pytest.mark.vllm
 @pytest.mark.distributed
+@pytest.mark.timeout(240)
 def test_a_local_cluster_writes_under_the_schema(
     needs_vllm, local_ray, tiny_llama, pairs, tmp_path, monkeypatch
 ):

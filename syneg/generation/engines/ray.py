@@ -49,6 +49,10 @@ class RayEngine:
         engine_kwargs = {"enable_prefix_caching": True} | dict(options.pop("engine_kwargs", {}))
         self._batch_size = int(options.setdefault("batch_size", 64))
         options.setdefault("should_continue_on_error", True)
+        for stage in ("chat_template_stage", "tokenize_stage", "detokenize_stage"):
+            # A whole CPU each, Ray's default, leaves none for the LLM on a small machine: it waits
+            # for ever.
+            options.setdefault(stage, {"enabled": True, "num_cpus": 0.1})
         self._config = vLLMEngineProcessorConfig(model_source=llm, engine_kwargs=engine_kwargs, **options)
         self._started = False
 
