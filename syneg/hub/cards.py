@@ -270,6 +270,7 @@ def _facts(negative: Mapping[str, Any]) -> str:
 
 
 def number(value: Any) -> str:
+    """Returns a plain value for people: integers grouped, floats to four digits, texts on one line."""
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, int):
@@ -278,8 +279,14 @@ def number(value: Any) -> str:
 
 
 def report(value: Any) -> Markup:
-    """A report as an HTML table; nested mappings become nested tables, lists of mappings rows."""
+    """A report as an HTML table.
+
+    Mappings whose values are alike (one for each gate, say) and lists of mappings have a column for
+    each figure; other mappings have a row for each item, with tables in tables where they are nested.
+    """
     if isinstance(value, Mapping):
+        if len(value) > 1 and all(_is_flat(item) for item in value.values()):
+            return _columns([{"": name, **item} for name, item in value.items()])
         rows = Markup("\n").join(
             Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), report(item))
             for name, item in value.items()
@@ -288,16 +295,24 @@ def report(value: Any) -> Markup:
         return Markup("<table>\n{}\n</table>").format(rows)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if value and all(isinstance(item, Mapping) for item in value):
-            columns = list(dict.fromkeys(name for item in value for name in item))
-            head = Markup("").join(Markup("<th>{}</th>").format(_cut(name)) for name in columns)
-            body = Markup("\n").join(
-                Markup("<tr>{}</tr>").format(
-                    Markup("").join(
-                        Markup("<td>{}</td>").format(report(item.get(name, ""))) for name in columns
-                    )
-                )
-                for item in value
-            )
-            return Markup("<table>\n<tr>{}</tr>\n{}\n</table>").format(head, body)
+            return _columns(value)
         return Markup("; ").join(report(item) for item in value)
     return escape(number(value))
+
+
+def _is_flat(value: Any) -> bool:
+    return isinstance(value, Mapping) and not any(isinstance(item, Mapping | list) for item in value.values())
+
+
+def _columns(records: Sequence[Mapping[str, Any]]) -> Markup:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    head = Markup("").join(Markup("<th>{}</th>").format(_cut(name)) for name in names)
+    body = Markup("\n").join(
+        Markup("<tr>{}</tr>").format(Markup("").join(_cell(record.get(name)) for name in names))
+        for record in records
+    )
+    return Markup("<table>\n<tr>{}</tr>\n{}\n</table>").format(head, body)
+
+
+def _cell(value: Any) -> Markup:
+    return Markup("<td>{}</td>").format("" if value is None else report(value))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syneg.errors import InputError
@@ -62,12 +63,14 @@ class Shards:
             start += rows
         return found
 
-    def column(self, name: str) -> list[Any]:
-        """Returns one column whole, read group by group."""
-        values: list[Any] = []
-        for reader, group, _ in self._groups:
-            values += reader.read_row_group(group, columns=[name])[name].to_pylist()
-        return values
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Returns one column of strings whole, equal values held once; no other column is read."""
+        parts = [
+            reader.read_row_group(group, columns=[name])[name].dictionary_encode()
+            for reader, group, _ in self._groups
+        ]
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        return pa.chunked_array(chunks, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries()
 
 
 def spaced(total: int, count: int) -> Sequence[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from syneg.errors import InputError, unknown
-from syneg.hub.reading import Published, spaced
+from syneg.hub.reading import Published, Shards, spaced
 from syneg.rows import FEATURES, Negative
 
 
@@ -92,8 +95,8 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
     pairs = [_pair(row) for at, row in rows.items() if at in positions]
     by_key = {pair.key: pair for pair in pairs}
     with published.open("dropped", split) as shards:
-        gates = shards.column("gate") if len(shards) else []
-        for row in shards.rows(_examples(gates, shown)):
+        dropped = _by_gate(shards) if len(shards) else {}
+        for row in shards.rows(_examples(dropped, shown)):
             pair = _pair(row)
             if pair.key not in by_key:
                 by_key[pair.key] = pair
@@ -103,7 +106,7 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
         name=str(published.manifest.get("name") or spec),
         split=split,
         total=total,
-        gates=Counter(gates),
+        gates=Counter({gate: len(positions) for gate, positions in dropped.items()}),
         shown=pairs,
         evenly=len(positions),
         measured=[rows[at] for at in spaced(total, measured)],
@@ -111,13 +114,17 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
     )
 
 
-def _examples(gates: list[str], shown: int) -> list[int]:
+def _by_gate(shards: Shards) -> dict[str, np.ndarray]:
+    """Returns the positions of the dropped negatives by gate."""
+    column = shards.column("gate").combine_chunks()
+    codes = column.indices.to_numpy()
+    return {gate: np.flatnonzero(codes == i) for i, gate in enumerate(column.dictionary.to_pylist())}
+
+
+def _examples(dropped: Mapping[str, np.ndarray], shown: int) -> list[int]:
     """Returns positions of dropped negatives: about as many as pairs are shown, the same of each gate."""
-    by_gate: dict[str, list[int]] = {}
-    for position, gate in enumerate(gates):
-        by_gate.setdefault(gate, []).append(position)
-    each = max(1, shown // max(1, len(by_gate)))
-    return [where[i] for where in by_gate.values() for i in spaced(len(where), each)]
+    each = max(1, shown // max(1, len(dropped)))
+    return [int(where[i]) for where in dropped.values() for i in spaced(len(where), each)]
 
 
 def _pair(row: dict[str, Any]) -> Pair:

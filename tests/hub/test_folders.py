@@ -307,3 +307,26 @@ def test_shards_have_row_groups_small_enough_to_stream(tmp_path):
         folder.write("default", "train", make_rows(1300), FEATURES)
     file = pq.ParquetFile(next((tmp_path / "toy" / "default").iterdir()))
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [500, 500, 300]
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    script = textwrap.dedent(
+        """
+        import sys
+        sys.argv = ["folder_memory.py", "--one", "--rows", sys.argv[1]]
+        sys.path.insert(0, "benchmarks")
+        import folder_memory
+        folder_memory.main()
+        """
+    )
+    peaks = []
+    for rows in (2000, 8000):
+        result = subprocess.run(
+            [sys.executable, "-c", script, str(rows)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        peaks.append(float(result.stdout.split("|")[3].replace(",", "")))
+    assert peaks[1] - peaks[0] < 40, f"{peaks} MB; the larger data set has 60 MB of text more"

@@ -150,6 +150,33 @@ def test_load_split_reads_from_the_hub(published, tmp_path):
     assert "\n" not in got[1]
 
 
+def test_inspect_looks_at_the_hub_without_downloading_it(published, tmp_path):
+    published.requests.clear()
+    got = run(
+        published,
+        tmp_path,
+        f"""
+        import json
+        from pathlib import Path
+        from syneg.errors import InputError
+        from syneg.inspect.run import main
+
+        page, old = Path({str(tmp_path)!r}) / "page.html", Path({str(tmp_path)!r}) / "old.html"
+        main([{NAME!r}, "--page", str(page), "--shown_pairs", "3", "--measured_pairs", "3"])
+        main([{NAME + "@v1.0.0"!r}, "--page", str(old), "--shown_pairs", "3", "--measured_pairs", "3"])
+        try:
+            main(["syneg/nothing-here", "--text"])
+        except InputError as error:
+            print(json.dumps([page.read_text(), old.read_text(), str(error)]))
+        """,
+    )
+    assert "900 pairs in" in got[0]
+    assert "700 pairs in" in got[1]
+    assert "dropped by length: too long" in got[0]
+    assert "no data set of ours" in got[2]
+    assert not published.seen("resolve/.*triplet")
+
+
 def test_a_full_disk_while_loading_says_so(published, tmp_path):
     got = run(
         published,
