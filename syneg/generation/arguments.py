@@ -134,6 +134,10 @@ class GenerationArguments:
         default=None,
         metadata={"help": "Ask only for a part of the pairs, as in 0/4: the first of four machines."},
     )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Ask for nothing: render prompts, and estimate tokens and GPU hours."},
+    )
     dry_run_prompts: int = field(default=200, metadata={"help": "Prompts that a dry run renders and counts."})
     tokens_per_second: float | None = field(
         default=None, metadata={"help": "For a dry run: completion tokens a second of the engine."}
@@ -157,6 +161,7 @@ class GenerationArguments:
             "max_positive_tokens",
             "negatives_per_request",
             "concurrency",
+            "dry_run_prompts",
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}.")
