@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from syneg.errors import InputError
+from syneg.generation.engines.watchdog import Watchdog
 from syneg.generation.parsing import PROMPT_TOO_LONG
 from syneg.generation.requests import Completion, Message, Request
 
@@ -61,7 +62,8 @@ class VllmEngine:
         self._max_length = int(config.model_config.max_model_len)
         # Twice what can run at once: as soon as one ends the scheduler has the next at hand.
         self._window = 2 * int(config.scheduler_config.max_num_seqs)
-        self._close = weakref.finalize(self, _shut_down, None if engine else self._engine)
+        watchdog = None if engine else _watch(self._engine)
+        self._close = weakref.finalize(self, _shut_down, None if engine else self._engine, watchdog)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yields completions as they end. Requests in flight are aborted if the caller stops early."""
@@ -199,6 +201,15 @@ def _start(llm: str, options: Mapping[str, Any]) -> Any:
     return LLMEngine.from_engine_args(engine_args)
 
 
-def _shut_down(engine: Any | None) -> None:
+def _watch(engine: Any) -> Watchdog | None:
+    """Watches over vLLM's processes, where it has some of its own (and where it says which)."""
+    resources = getattr(engine.engine_core, "resources", None)
+    processes = getattr(getattr(resources, "engine_manager", None), "processes", [])
+    return Watchdog([process.pid for process in processes]) if processes else None
+
+
+def _shut_down(engine: Any | None, watchdog: Watchdog | None) -> None:
     if engine is not None:
         engine.engine_core.shutdown()
+    if watchdog is not None:
+        watchdog.dismiss()
