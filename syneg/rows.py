@@ -194,6 +194,8 @@ def to_triplets(dataset: Dataset, num_negatives: int) -> Dataset:
         InputError: Where `dataset` does not have the columns of a row.
     """
     check_rows(dataset, "to_triplets")
-    return Dataset.from_list(
-        list(iter_triplets(dataset, num_negatives)), features=triplet_features(num_negatives)
-    )
+    features = triplet_features(num_negatives)
+    triplets = list(iter_triplets(dataset, num_negatives))
+    # Column by column, since `from_list` of no rows has no columns.
+    columns = {name: [triplet[name] for triplet in triplets] for name in features}
+    return Dataset.from_dict(columns, features=features)
