@@ -8,7 +8,7 @@ would end the block. YAML is written by a YAML writer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,7 @@ def _tables(info: DatasetCardInfo) -> dict[str, Mapping[str, Any]]:
         "model": info.llm,
         "strategy": info.strategy,
         "prompt version": info.prompt_version,
-        **{f"seed: {name}": seed for name, seed in info.seeds.items()},
+        **{name if "seed" in name else f"{name} seed": seed for name, seed in info.seeds.items()},
     }
     tables: dict[str, Mapping[str, Any]] = {
         "Source and model": {name: value for name, value in made.items() if value is not None},
@@ -205,7 +205,7 @@ def _tables(info: DatasetCardInfo) -> dict[str, Mapping[str, Any]]:
         "Gates": info.gating,
         "Audit": info.audit,
     }
-    return {name: table for name, table in tables.items() if table}
+    return {name: table for name, table in tables.items() if _flatten(table)}
 
 
 def _limits(info: DatasetCardInfo) -> list[str]:
@@ -279,20 +279,22 @@ def number(value: Any) -> str:
 
 
 def report(value: Any) -> Markup:
-    """A report as an HTML table.
+    """A report as an HTML table; what is None or empty is left out.
 
-    Mappings whose values are alike (one for each gate, say) and lists of mappings have a column for
-    each figure; other mappings have a row for each item, with tables in tables where they are nested.
+    A mapping of mappings, one for each miner or gate say, has a column for each of them and a row for
+    each figure. Other mappings have a row for each item, with tables in tables where they are nested.
+    A list of mappings has a row for each.
     """
     if isinstance(value, Mapping):
-        if len(value) > 1 and all(_is_flat(item) for item in value.values()):
-            return _columns([{"": name, **item} for name, item in value.items()])
-        rows = Markup("\n").join(
+        items = {name: item for name, item in value.items() if not _is_empty(item)}
+        if len(items) > 1 and all(isinstance(item, Mapping) for item in items.values()):
+            figures = {name: _flatten(item) for name, item in items.items()}
+            rows = list(dict.fromkeys(row for column in figures.values() for row in column))
+            return _columns([{"": row, **{name: figures[name].get(row) for name in figures}} for row in rows])
+        return _table(
             Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), report(item))
-            for name, item in value.items()
-            if item is not None
+            for name, item in items.items()
         )
-        return Markup("<table>\n{}\n</table>").format(rows)
     if isinstance(value, Sequence) and not isinstance(value, str):
         if value and all(isinstance(item, Mapping) for item in value):
             return _columns(value)
@@ -300,18 +302,31 @@ def report(value: Any) -> Markup:
     return escape(number(value))
 
 
-def _is_flat(value: Any) -> bool:
-    return isinstance(value, Mapping) and not any(isinstance(item, Mapping | list) for item in value.values())
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping | list | tuple) and len(value) == 0)
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested mappings, each named by its path."""
+    leaves: dict[str, Any] = {}
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            leaves |= _flatten(value, f"{prefix}{name}: ")
+        elif not _is_empty(value):
+            leaves[f"{prefix}{name}"] = value
+    return leaves
 
 
 def _columns(records: Sequence[Mapping[str, Any]]) -> Markup:
     names = list(dict.fromkeys(name for record in records for name in record))
+    cells = [Markup("").join(_cell(record.get(name)) for name in names) for record in records]
     head = Markup("").join(Markup("<th>{}</th>").format(_cut(name)) for name in names)
-    body = Markup("\n").join(
-        Markup("<tr>{}</tr>").format(Markup("").join(_cell(record.get(name)) for name in names))
-        for record in records
-    )
-    return Markup("<table>\n<tr>{}</tr>\n{}\n</table>").format(head, body)
+    return _table(Markup("<tr>{}</tr>").format(row) for row in [head, *cells])
+
+
+def _table(rows: Iterable[Markup]) -> Markup:
+    # No blank line: it would end the HTML block.
+    return Markup("<table>\n{}</table>").format(Markup("").join(row + Markup("\n") for row in rows))
 
 
 def _cell(value: Any) -> Markup:

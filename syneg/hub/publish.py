@@ -278,7 +278,7 @@ def _wait(error: BaseException, number: int) -> float | None:
     """Returns how long to wait before the next try, in seconds; None where it would be of no use."""
     cause = _cause(error)
     backoff = min(2.0**number, 60.0)
-    if _is_transport(cause):
+    if _is_transport(cause) or _is_cut(cause):
         return backoff
     status = _status(cause)
     if status is None or not (status == 429 or status >= 500) or status == 507:
@@ -300,6 +300,12 @@ def _cause(error: BaseException) -> BaseException:
 def _is_transport(error: BaseException) -> bool:
     """Whether a connection failed. By name, since huggingface_hub 1 uses httpx and 2 uses httpx2."""
     return any(base.__name__ == "TransportError" for base in type(error).__mro__)
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Whether a connection failed under the Hub's newer upload protocol (Xet), which has no types of
+    its own for it. That there is no connection by choice does not pass with time."""
+    return isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
 
 
 def _status(error: BaseException) -> int | None:

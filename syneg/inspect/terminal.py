@@ -44,6 +44,8 @@ def render_text(sample: Sample, measures: list[Measure], width: int | None = Non
 def _tree(value: Any, indent: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, item in value.items():
+            if isinstance(item, Mapping | list) and not item:
+                continue
             if isinstance(item, Mapping | list):
                 yield f"{indent}{name}"
                 yield from _tree(item, indent + "  ")

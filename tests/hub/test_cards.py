@@ -183,16 +183,23 @@ def test_rendered_hostile_metadata_is_text(tmp_path, text):
     assert len(load_dataset(str(tmp_path / "toy"), split="train", cache_dir=str(tmp_path / "c"))) == 2
 
 
-def test_reports_of_like_parts_are_one_table():
-    gates = {"length": {"seen": 10, "dropped": 1}, "copy": {"seen": 9, "share": 0.5}}
+def test_reports_of_like_parts_have_a_column_for_each():
+    gates = {"length": {"seen": 10, "dropped": {"short": 1}}, "copy": {"seen": 9, "share": 0.5}}
     assert str(report(gates)).replace("\n", "") == (
-        "<table><tr><th></th><th>seen</th><th>dropped</th><th>share</th></tr>"
-        "<tr><td>length</td><td>10</td><td>1</td><td></td></tr>"
-        "<tr><td>copy</td><td>9</td><td></td><td>0.5</td></tr></table>"
+        "<table><tr><th></th><th>length</th><th>copy</th></tr>"
+        "<tr><td>seen</td><td>10</td><td>9</td></tr>"
+        "<tr><td>dropped: short</td><td>1</td><td></td></tr>"
+        "<tr><td>share</td><td></td><td>0.5</td></tr></table>"
     )
-    nested = str(report({"bm25": {"dropped": {"margin": 4}, "none": None}}))
-    assert "<th>bm25</th><td><table>" in nested
-    assert "none" not in nested
+
+
+def test_reports_leave_out_what_is_empty_and_have_no_blank_line():
+    text = str(report({"train": {"pairs": 4, "failures": {}, "none": None, "run": {"seconds": 1.5}}}))
+    assert "failures" not in text
+    assert "none" not in text
+    assert "<th>seconds</th><td>1.5</td>" in text
+    assert "\n\n" not in text
+    assert "\n\n" not in str(report({"a": {}, "b": {}}))
 
 
 @pytest.mark.parametrize(

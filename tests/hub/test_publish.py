@@ -229,6 +229,24 @@ def test_a_connection_that_is_always_cut_publishes_nothing(hub, tmp_path, waits)
     assert set(on_disk(newer)) <= set(files(hub, "v2"))
 
 
+def test_a_connection_that_fails_under_the_newer_upload_protocol_is_tried_again(
+    hub, folder, waits, monkeypatch
+):
+    from huggingface_hub import HfApi
+
+    original, failures = HfApi.create_commit, [ConnectionError("Network error: reset"), TimeoutError()]
+
+    def failing(self, *args, **kwargs):
+        if failures:
+            raise failures.pop()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(HfApi, "create_commit", failing)
+    push_dataset(folder, NAME)
+    assert waits == [2.0, 4.0]
+    assert hub.repo("dataset", NAME).tags["v1.0.0"] == hub.repo("dataset", NAME).commits[-1].oid
+
+
 def test_a_lost_answer_to_the_commit_does_not_make_two(hub, folder, waits):
     hub.fail("POST", "commit/main", lose_reply=True)
     done = push_dataset(folder, NAME)
