@@ -49,6 +49,33 @@ class Memory:
         raise KeyError(name)
 
 
+def subset(source_path: str, documents: int, folder: str, several: bool = False) -> str:
+    """Writes a smaller source and returns its path, so that a quick check is possible.
+
+    `documents` are drawn, with the training queries that have a positive among them and only their
+    judgements; with `several`, the positives of queries with several come first.
+    """
+    from syneg.sources import Source, load_source
+
+    source = load_source(source_path)
+    rng = np.random.default_rng(0)
+    qrels = source.qrels["train"]
+    first = {d for docs in qrels.values() if len(docs) > 1 for d in docs} if several else set()
+    rest = rng.permutation([d for d in source.document_ids if d not in first])
+    chosen = set([*sorted(first), *rest][:documents])
+    judged = {q: {d: s for d, s in docs.items() if d in chosen} for q, docs in qrels.items()}
+    judged = {q: docs for q, docs in judged.items() if docs}
+    documents_rows = np.flatnonzero(source.document_ids.isin(list(chosen)))
+    query_rows = np.flatnonzero(source.query_ids.isin(list(judged)))
+    small = Source(
+        f"{source.name}-{documents}",
+        source.corpus.select(documents_rows),
+        source.queries.select(query_rows),
+        {"train": judged},
+    )
+    return str(small.save(Path(folder) / "source"))
+
+
 def some_pairs(source, queries: int | None):
     """Returns the training pairs of the first `queries` queries."""
     pairs = source.pairs("train")
@@ -74,7 +101,7 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
     if side in ("st-best", "syneg"):
         model = model.to(torch.bfloat16)
     model.encode(["once"])
-    memory, start = Memory(), time.perf_counter()
+    memory, start, cpu = Memory(), time.perf_counter(), time.process_time()
     source = load_source(source_path)
     pairs = some_pairs(source, queries)
     found: dict[str, list[str]] = {}
@@ -104,7 +131,6 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
             mined_per_miner=KEEP,
             mining_depth=DEPTH,
             relative_margin={"dense": MARGIN},
-            encode_batch_size=batch,
             encode_precision="fp32" if side == "syneg-fp32" else "auto",
             mining_cache=cache,
             mining_device="cpu",
@@ -113,23 +139,27 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
         for pair, negatives in zip(pairs, mined, strict=True):
             found[f"{pair.query}\t{pair.positive}"] = [negative["text"] for negative in negatives]
     seconds, megabytes = time.perf_counter() - start, memory.beyond()
-    return {"seconds": seconds, "megabytes": megabytes, "found": found}
+    cpu = time.process_time() - cpu
+    return {"seconds": seconds, "cpu": cpu, "megabytes": megabytes, "found": found}
 
 
 def compare(args: argparse.Namespace) -> None:
     """Runs the sides after one another, and compares time, memory and what they found."""
     results = {}
     with tempfile.TemporaryDirectory() as cache:
+        path = subset(args.source, args.subset, cache) if args.subset else args.source
         for side in args.sides:
             own = f"{cache}/{'syneg' if side == 'syneg-rerun' else side}"
-            command = [sys.executable, __file__, "side", "--side", side, "--source", args.source]
+            command = [sys.executable, __file__, "side", "--side", side, "--source", path]
             command += ["--cache", own, "--batch", str(args.batch), "--output", f"{cache}/{side}.json"]
             subprocess.run(command + (["--queries", str(args.queries)] if args.queries else []), check=True)
             results[side] = json.loads(Path(f"{cache}/{side}.json").read_text())
             seconds, megabytes, found = (results[side][name] for name in ("seconds", "megabytes", "found"))
+            cpu = results[side]["cpu"]
             negatives = sum(map(len, found.values()))
             print(
-                f"{side:12} {seconds:7.1f} s {megabytes:7.0f} MB beyond the model {negatives:7} negatives",
+                f"{side:12} {seconds:7.1f} s (processor {cpu:6.1f} s) {megabytes:7.0f} MB beyond the model "
+                f"{negatives:7} negatives",
                 flush=True,
             )
     if {"st-default", "syneg-fp32"} <= results.keys():
@@ -229,7 +259,9 @@ def hidden(args: argparse.Namespace) -> None:
     from syneg.mining.mine import mine
     from syneg.sources import Pairs, load_source
 
-    source = load_source(args.source)
+    with tempfile.TemporaryDirectory() as folder:
+        path = subset(args.source, args.subset, folder, several=True) if args.subset else args.source
+        source = load_source(path)
     rng = np.random.default_rng(0)
     qrels = source.qrels[args.split]
     hidden_pairs: set[tuple[int, int]] = set()
@@ -260,7 +292,6 @@ def hidden(args: argparse.Namespace) -> None:
             margin_scores=by,
             mining_cache=args.cache,
             mining_device="cpu",
-            encode_batch_size=args.batch,
         )
         mined = mine(pairs, rules)
         report = mined.report.miners[miner]
@@ -333,7 +364,7 @@ def run_audit(args: argparse.Namespace) -> None:
             key = (str(record["query_id"]), str(record["positive_id"]))
             recorded.setdefault(key, []).append(record["text"])
     options = {"mined_per_miner": 1, "encoder": ENCODER, "mining_cache": args.cache, "mining_device": "cpu"}
-    mined = mine(pairs, MiningArguments(miners=args.miners, encode_batch_size=args.batch, **options))
+    mined = mine(pairs, MiningArguments(miners=args.miners, **options))
     rows = []
     for pair, negatives in zip(pairs, mined, strict=True):
         texts = recorded.get((pair.query_id, pair.positive_id), [])
@@ -349,9 +380,10 @@ def main() -> None:
     parser.add_argument("--source")
     parser.add_argument("--split", default="train")
     parser.add_argument("--queries", type=int)
+    parser.add_argument("--subset", type=int, help="draw this many documents of the source")
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--side", choices=SIDES)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=8, help="st-best's batch size")
     parser.add_argument("--cache", default=None)
     parser.add_argument("--output")
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])

@@ -112,13 +112,7 @@ class DenseMiner:
     @cached_property
     def _model(self) -> Any:
         args = self.args
-        model = load_encoder(
-            args.encoder,
-            max_length=args.encode_max_length,
-            device=self.device,
-            # On CPUs eager attention was measured faster than sdpa; on GPUs sdpa is.
-            model_kwargs={"attn_implementation": "eager"} if self.device == "cpu" else {},
-        )
+        model = load_encoder(args.encoder, max_length=args.encode_max_length, device=self.device)
         if model.similarity_fn_name not in (None, "cosine", "dot"):
             raise InputError(
                 f"model {args.encoder!r}: its similarity is {model.similarity_fn_name}; "
