@@ -12,6 +12,7 @@ same length, so that both sides do the same work; `memory` needs no vLLM.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -24,6 +25,8 @@ from typing import Any
 
 from syneg.generation.arguments import GenerationArguments
 from syneg.generation.generate import iter_synthetic, run_generation
+from syneg.generation.journal import Journal
+from syneg.generation.planning import Planner
 from syneg.generation.prompts import Example, SynegStrategy, register
 from syneg.generation.requests import Completion, Message, Request
 from syneg.sources import Pair
@@ -229,7 +232,8 @@ def compare(
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Renders and journals many requests, reads them out again, and replays them into another journal.
 
-    A step that was stopped goes on where it was when it is run again with the same --folder.
+    Reading renders each request again, looks it up in the journal and parses its completion.
+    Writing goes on where it was stopped when it is run again with the same --folder.
     """
     count = options.requests or 100_000
     folder = Path(options.folder) if options.folder else folder
@@ -249,7 +253,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if options.step in (None, "write"):
         step(
             "write",
-            lambda: run_generation(pairs, args, folder / "written", 0, engine=Echo(), progress=False),
+            lambda: write(pairs, args, folder / "written"),
         )
     if options.step in (None, "read"):
         read = iter_synthetic(pairs, args, folder / "written", 0)
@@ -260,6 +264,16 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         )
         assert report.kept == count, report.lines()
     return figures
+
+
+def write(pairs: LazyPairs, args: GenerationArguments, folder: Path) -> None:
+    """Journals an answer to the request of each pair that comes after those the journal has."""
+    planner = Planner(args, 0)
+    with Journal(folder) as journal, Journal(folder / "none") as empty:
+        for pair in itertools.islice(pairs, len(journal), None):
+            (outcome,) = planner.outcomes(pair, empty)
+            (completion,) = Echo().generate([outcome.next_request])
+            journal.append(outcome.next_request, completion)
 
 
 def _megabytes() -> float:
