@@ -173,7 +173,9 @@ class SplitBuild:
                 failed[identity], mirrors[identity] = dropped, queries
                 yield row
 
-        gating = apply_gates(feed(), self.args, self.args.seed)
+        gating = apply_gates(
+            feed(), self.args, self.args.seed, generation=self.args, journal=self.journal / "judge"
+        )
         counts = {"rows": 0, "mirrored": 0, "without_negatives": 0, "unparsed": 0}
         for row, dropped in gating:
             identity = row["query_id"], row["positive_id"]

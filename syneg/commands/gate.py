@@ -11,6 +11,7 @@ from syneg.commands.common import FolderArguments, counted, read_dropped, read_r
 from syneg.config import ConfigParser
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
+from syneg.generation.arguments import GenerationArguments
 
 
 @dataclass
@@ -28,11 +29,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         InputError: Where an argument, the rows or a gate cannot be used.
     """
     parser = ConfigParser(
-        [FolderArguments, GateRowsArguments, GatingArguments],
+        [FolderArguments, GateRowsArguments, GatingArguments, GenerationArguments],
         prog="syneg gate",
         description="Sends the rows of a data set through the gates and writes a new data set folder.",
     )
-    output, given, args = parser.parse(argv)
+    output, given, args, generation = parser.parse(argv)
 
     from syneg.gating.apply import apply_gates
     from syneg.hub.cards import DatasetCardInfo
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_replaceable(Path(output.output), output.overwrite)
     rows = read_rows(given.dataset, given.split)
     before = read_dropped(given.dataset, given.split)
-    gating = apply_gates(rows, args, output.seed)
+    journal = generation.journal or f"{Path(output.output)}-journal"
+    gating = apply_gates(rows, args, output.seed, generation=generation, journal=Path(journal) / "judge")
 
     def gated() -> Iterator[Any]:
         for row, dropped in gating:
@@ -63,4 +65,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         tolls[given.split] = gating.tolls.to_dict()
 
     folder = write_folder(output, given.split, counting(), card)
-    print("\n".join([*gating.tolls.lines(), str(folder)]))
+    lines = gating.tolls.lines()
+    if args.audit:
+        from syneg.gating.audit import audit, encoder_for_audit
+
+        left = read_rows(str(folder), given.split)
+        lines += audit(left, encoder_for_audit(args.audit_encoder), output.seed).lines()
+    print("\n".join([*lines, str(folder)]))

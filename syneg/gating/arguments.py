@@ -111,6 +111,15 @@ class GatingArguments:
         metadata={"help": "For the judge's engine 'recorded': the journal folder of a judge to replay."},
     )
 
+    audit: bool = field(
+        default=False,
+        metadata={"help": "Whether to find out if synthetic can be told from mined ones without the query."},
+    )
+    audit_encoder: str | None = field(
+        default=None,
+        metadata={"help": "For the audit: a model whose embeddings are looked at, too; as --encoder."},
+    )
+
     def __post_init__(self) -> None:
         self.gates = split_commas(self.gates)
         for name in self.gates:

@@ -272,3 +272,13 @@ def _cluster(report: AuditReport, embeddings: np.ndarray, labels: np.ndarray, nu
     shuffled = np.bincount(found, weights=np.random.default_rng(seed).permutation(labels), minlength=number)
     by_chance = (sizes >= 8) & (np.abs(2 * shuffled / np.maximum(1, sizes) - 1) >= 2 * _PURE - 1)
     report.in_pure_by_chance = float(sizes[by_chance].sum() / len(labels))
+
+
+def encoder_for_audit(spec: str | None) -> Any:
+    """Loads the model of `--audit_encoder`; returns what `audit` takes as `encode`, None for none."""
+    if spec is None:
+        return None
+    from syneg.encoders import load_encoder
+
+    model = load_encoder(spec)
+    return lambda texts: model.encode_document(texts, show_progress_bar=True)

@@ -8,6 +8,7 @@ is "unclear", never "no".
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,11 +109,10 @@ class Judge:
         engine: Engine | None = None,
     ) -> None:
         self.args = args
-        self.generation = replace(
-            generation,
-            engine=args.judge_engine or generation.engine,
-            llm=args.judge_llm or generation.llm,
-        )
+        # A copy, not dataclasses.replace: it may be the arguments of all stages in one.
+        self.generation = copy(generation)
+        self.generation.engine = args.judge_engine or generation.engine
+        self.generation.llm = args.judge_llm or generation.llm
         self.seed = seed
         self._journal = Journal(journal)
         self._given = engine
