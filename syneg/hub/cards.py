@@ -156,6 +156,7 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
         "title": info.name,
         "summary": _summary(info),
         "sizes": sizes,
+        "nothing_dropped": "dropped" in folder.empty and "dropped" not in sizes,
         "num_negatives": sum(name.startswith("negative_") for name in triplet.features) if triplet else 0,
         "repo_id": code(info.repo_id or f"syneg/{info.name}"),
         "revision": code(f"v{info.version}") if info.version else None,
@@ -183,7 +184,8 @@ def _mixture(sources: set[str]) -> Markup:
     """Returns a mixture over sources that the data set has; the paper's is 1 synthetic + 2 mined."""
     mined = sorted(source for source in sources - {"synthetic"} if source.isidentifier())
     parts = ['"synthetic": 1'] if "synthetic" in sources else []
-    parts += [f'"{mined[0]}": 2'] if mined else []
+    chosen = "dense" if "dense" in mined else next(iter(mined), None)
+    parts += [f'"{chosen}": 2'] if chosen else []
     return Markup("{" + ", ".join(parts) + "}")
 
 

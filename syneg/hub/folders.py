@@ -51,11 +51,13 @@ class FolderInfo:
         path: The folder.
         configs: Configuration -> split -> what was written for it.
         manifest: What made the data set: the fields of `DatasetCardInfo`.
+        empty: Configuration -> splits that were written without rows, and so have no file.
     """
 
     path: Path
     configs: dict[str, dict[str, SplitFiles]]
     manifest: dict[str, Any] = field(default_factory=dict)
+    empty: dict[str, list[str]] = field(default_factory=dict)
 
     def dataset_infos(self) -> dict[str, DatasetInfo]:
         """Returns features and sizes by configuration, as the card's YAML states them."""
@@ -139,7 +141,12 @@ class FolderWriter:
             for config, splits in self.written.items()
         }
         configs = {config: splits for config, splits in configs.items() if splits}
-        return FolderInfo(self.path, configs, self._card[1] if self._card else {})
+        empty = {
+            config: [name for name, split in splits.items() if not split.num_examples]
+            for config, splits in self.written.items()
+        }
+        empty = {config: names for config, names in empty.items() if names}
+        return FolderInfo(self.path, configs, self._card[1] if self._card else {}, empty)
 
     @contextmanager
     def open_split(self, config: str, split: str, features: Features) -> Iterator[SplitWriter]:
@@ -205,13 +212,9 @@ class FolderWriter:
         """Writes the card and the manifest; call it after the last split. Returns the card."""
         from syneg.hub.cards import dataset_card
 
-        empty = {
-            config: [name for name, split in splits.items() if not split.num_examples]
-            for config, splits in self.written.items()
-        }
-        empty = {config: names for config, names in empty.items() if names}
-        manifest = {"format": FORMAT, **asdict(info), "empty": empty}
-        text = dataset_card(info, self.info)
+        folder = self.info
+        manifest = {"format": FORMAT, **asdict(info), "empty": folder.empty}
+        text = dataset_card(info, folder)
         self._card = text, manifest
         return text
 
@@ -256,7 +259,7 @@ def read_folder(path: str | Path) -> FolderInfo:
             configs.setdefault(shard.parent.name, {})[split] = read_split(path, names)
     if not configs:
         raise InputError(f"{path}: holds no <configuration>/<split>-00000-of-0000N.parquet.")
-    return FolderInfo(path, configs, manifest)
+    return FolderInfo(path, configs, manifest, manifest.get("empty", {}))
 
 
 def load_split(spec: str | Path, config: str = "default", split: str = "train") -> Dataset:

@@ -30,6 +30,7 @@ from huggingface_hub.utils import validate_repo_id
 from syneg.errors import InputError
 from syneg.hub.folders import FolderInfo, read_folder
 from syneg.hub.model_cards import ModelCardInfo, model_card
+from syneg.hub.network import cause_of, is_cut, is_transport, short, status_of
 from syneg.hub.reading import CARD, MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -269,58 +270,22 @@ def _patiently(attempt: Callable[[], Result], sleep: Callable[[float], None] = t
             wait = _wait(error, number)
             if wait is None or wait > LONGEST_WAIT or number == ATTEMPTS:
                 raise
-            logger.warning("%s; trying again in %.0f s (%d of %d)", _short(error), wait, number, ATTEMPTS - 1)
+            logger.warning("%s; trying again in %.0f s (%d of %d)", short(error), wait, number, ATTEMPTS - 1)
             sleep(wait)
     raise AssertionError("unreachable")
 
 
 def _wait(error: BaseException, number: int) -> float | None:
     """Returns how long to wait before the next try, in seconds; None where it would be of no use."""
-    cause = _cause(error)
+    cause = cause_of(error)
     backoff = min(2.0**number, 60.0)
-    if _is_transport(cause) or _is_cut(cause):
+    if is_transport(cause) or is_cut(cause):
         return backoff
-    status = _status(cause)
+    status = status_of(cause)
     if status is None or not (status == 429 or status >= 500) or status == 507:
         return None
     asked = cause.response.headers.get("retry-after", "")  # type: ignore[attr-defined]
     return float(asked) if asked.isdigit() else backoff
-
-
-def _cause(error: BaseException) -> BaseException:
-    """Returns the first error of the chain that the network or the Hub raised."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, HfHubHTTPError) or _is_transport(seen):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error
-
-
-def _is_transport(error: BaseException) -> bool:
-    """Whether a connection failed. By name, since huggingface_hub 1 uses httpx and 2 uses httpx2."""
-    return any(base.__name__ == "TransportError" for base in type(error).__mro__)
-
-
-def _is_cut(error: BaseException) -> bool:
-    """Whether a connection failed under the Hub's newer upload protocol (Xet), which has no types of
-    its own for it. That there is no connection by choice does not pass with time."""
-    return isinstance(error, ConnectionError | TimeoutError) and not isinstance(error, OfflineModeIsEnabled)
-
-
-def _status(error: BaseException) -> int | None:
-    response = getattr(error, "response", None)
-    return response.status_code if response is not None else None
-
-
-def _short(error: BaseException) -> str:
-    cause = _cause(error)
-    status = _status(cause)
-    if status is not None:
-        message = getattr(cause, "server_message", None)
-        return f"HTTP {status}" + (f", {' '.join(message.split())}" if message else "")
-    text = " ".join(str(cause).split())
-    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
 @contextmanager
@@ -336,15 +301,15 @@ def _hub_errors(plan: Plan) -> Iterator[None]:
             f"{plan.repo_id}: {what}. Log in with `hf auth login`, or set HF_TOKEN, and be online."
         ) from None
     except Exception as error:
-        known = isinstance(error, HfHubHTTPError | OSError | ValueError) or _cause(error) is not error
-        if not known and not _is_transport(error):
+        known = isinstance(error, HfHubHTTPError | OSError | ValueError) or cause_of(error) is not error
+        if not known and not is_transport(error):
             raise
-        raise InputError(f"{plan.repo_id}: {_short(error)}. {_remedy(error)}") from error
+        raise InputError(f"{plan.repo_id}: {short(error)}. {_remedy(error)}") from error
 
 
 def _remedy(error: BaseException) -> str:
-    cause = _cause(error)
-    status = _status(cause)
+    cause = cause_of(error)
+    status = status_of(cause)
     if status == 401:
         return "The Hub does not know the token: log in with `hf auth login`, or set HF_TOKEN."
     if status == 403 or isinstance(cause, RepositoryNotFoundError):

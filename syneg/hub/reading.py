@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syneg.errors import InputError
+from syneg.hub.network import reading_errors
 
 CARD = "README.md"
 MANIFEST = "syneg.json"
@@ -118,7 +119,8 @@ class Published:
             self._system, self._root = fsspec.filesystem("hf"), f"datasets/{self.spec}"
         else:
             raise InputError(f"{self.spec!r}: neither a folder here nor a Hub id (owner/name).")
-        content = self._read(MANIFEST)
+        with reading_errors(self.spec):
+            content = self._read(MANIFEST)
         manifest = _manifest(content) if content is not None else None
         if manifest is None:
             raise InputError(
@@ -140,12 +142,7 @@ class Published:
         return [str(path) for path in self._system.glob(f"{self._root}/{pattern}")]
 
     def _read(self, name: str) -> bytes | None:
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
         try:
             return self._system.cat_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return None
-        except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{self.spec!r}: cannot be read from the Hub ({reason}).") from error

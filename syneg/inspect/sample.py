@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from syneg.errors import InputError, unknown
+from syneg.hub.network import reading_errors
 from syneg.hub.reading import Published, Shards, spaced
 from syneg.rows import FEATURES, Negative
 
@@ -81,9 +82,15 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
             should be.
     """
     published = Published(spec)
+    with reading_errors(str(spec)):
+        return _read(published, split, shown, measured)
+
+
+def _read(published: Published, split: str, shown: int, measured: int) -> Sample:
+    spec = published.spec
     splits = published.splits()
     if split not in splits:
-        raise unknown(f"split of {str(spec)!r}:", split, splits)
+        raise unknown(f"split of {spec!r}:", split, splits)
     with published.open("default", split) as shards:
         total = len(shards)
         positions = set(spaced(total, shown))
@@ -91,7 +98,7 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
         rows = dict(zip(both, shards.rows(both), strict=True))
     missing = FEATURES.keys() - rows[both[0]].keys()
     if missing:
-        raise InputError(f"{str(spec)!r}: column {sorted(missing)[0]!r} is missing from its rows.")
+        raise InputError(f"{spec!r}: column {sorted(missing)[0]!r} is missing from its rows.")
     pairs = [_pair(row) for at, row in rows.items() if at in positions]
     by_key = {pair.key: pair for pair in pairs}
     with published.open("dropped", split) as shards:

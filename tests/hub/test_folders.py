@@ -76,7 +76,8 @@ def test_a_split_without_rows_loads_empty_with_its_columns(tmp_path):
     dropped = load_split(output, "dropped")
     assert len(dropped) == 0
     assert dropped.features == DROPPED_FEATURES
-    assert read_folder(output).manifest["empty"] == {"dropped": ["train"]}
+    assert read_folder(output).empty == {"dropped": ["train"]}
+    assert "The gates dropped nothing" in (output / "README.md").read_text()
     assert len(load(output, split="train")) == 20
 
 

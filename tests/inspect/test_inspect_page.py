@@ -39,6 +39,11 @@ def test_a_data_set_without_drops_or_other_splits(tmp_path):
         read_sample(folder, "tran", 1, 1)
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.mark.parametrize("spec", ["nothing", "a/b/c", "./nothing"])
 def test_what_is_no_data_set_is_named(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -46,6 +51,17 @@ def test_what_is_no_data_set_is_named(spec, tmp_path, monkeypatch):
         main([spec])
     with pytest.raises(InputError, match="no data set of ours"):
         main([str(tmp_path)])
+
+
+def test_a_hub_out_of_reach_and_a_broken_shard_are_told_in_one_line(toy, monkeypatch):
+    with pytest.raises(InputError, match=r"'a/b': cannot be read \(.*offline") as caught:
+        main(["a/b", "--text"])
+    assert "\n" not in str(caught.value)
+    shard = next((toy / "default").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-50])
+    with pytest.raises(InputError, match="toy': cannot be read") as caught:
+        main([str(toy), "--text"])
+    assert "\n" not in str(caught.value)
 
 
 def joined(pieces, marks):
