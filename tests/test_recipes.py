@@ -14,7 +14,11 @@ from syneg.training.run import TrainArguments, main
 from .training.conftest import build_model, make_dataset
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(path for path in ROOT.glob("recipes/*/*.yaml") if path.parent.name != "accelerate_configs")
+RECIPES = sorted(
+    path
+    for path in ROOT.glob("recipes/*/*.yaml")
+    if path.parent.name not in ("accelerate_configs", "compare")
+)
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",

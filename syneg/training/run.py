@@ -58,6 +58,10 @@ class TrainArguments:
     max_length: int | None = field(
         default=None, metadata={"help": "Longest text in tokens; the model's own where null."}
     )
+    pooling: str | None = field(
+        default=None,
+        metadata={"help": "cls, mean or lasttoken, for a model that does not say; its own where null."},
+    )
     query_prompt: str | None = field(default=None, metadata={"help": "Put before queries; else the model's."})
     document_prompt: str | None = field(
         default=None, metadata={"help": "Put before documents; else the model's."}
@@ -132,6 +136,8 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
     Raises:
         InputError: For a model, data set or argument that cannot be used.
     """
+    from transformers import set_seed
+
     from syneg.training.collator import SyNegCollator
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
@@ -139,6 +145,8 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
     if not how.output_dir:
         raise InputError("--output is missing: the folder to write.")
     mixture = Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise)
+    # Before the model is loaded: new adapters start from random numbers.
+    set_seed(how.seed)
     dataset = load_rows(what)
     model = load_model(what)
     collator = SyNegCollator(
@@ -190,6 +198,8 @@ def load_model(what: TrainArguments) -> Any:
     if what.quantize == "4bit":
         options["model_kwargs"] = {"quantization_config": _four_bit(what)}
     model = load_encoder(what.model, max_length=what.max_length, **options)
+    if what.pooling:
+        _set_pooling(model, what.pooling)
     if what.lora_rank:
         from peft import LoraConfig, TaskType
 
@@ -204,6 +214,19 @@ def load_model(what: TrainArguments) -> Any:
             )
         )
     return model
+
+
+def _set_pooling(model: Any, pooling: str) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    for name, module in model.named_children():
+        if isinstance(module, Pooling):
+            try:
+                model[int(name)] = Pooling(module.embedding_dimension, pooling_mode=pooling)
+            except (ValueError, TypeError) as error:
+                raise InputError(f"--pooling {pooling}: {str(error).splitlines()[0]}") from error
+            return
+    raise InputError(f"--pooling {pooling}: the model has no pooling of its own to replace.")
 
 
 def _four_bit(what: TrainArguments) -> Any:
