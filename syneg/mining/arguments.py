@@ -135,7 +135,7 @@ class MiningArguments:
         default=32, metadata={"help": "Cells that ivf and ivfpq look into for a query."}
     )
     search_block: int = field(
-        default=65536, metadata={"help": "Documents searched at once; memory grows with it."}
+        default=32768, metadata={"help": "Documents searched at once; memory grows with it."}
     )
     mining_cache: str | None = field(
         default=None,

@@ -57,12 +57,12 @@ class Embeddings:
         return taken
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
-        values = np.asarray(rows, dtype=np.float32)
+        values = np.array(rows, dtype=np.float32, order="C")
         if not np.isfinite(values).all():
             raise InputError("the embeddings hold values that are no numbers; encode in another precision.")
         if self.normalize:
-            values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-        return np.ascontiguousarray(values)
+            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+        return values
 
 
 def read_embeddings(path: str, rows: int, what: str, normalize: bool) -> Embeddings:

@@ -134,20 +134,21 @@ class _Mining:
         self.document_keys = document_keys(source)
         ids = source.query_ids[self.queries]
         self.query_keys = text_keys(source.queries.select(self.queries.tolist())["text"][:])
-        positives = [
-            {
-                d
-                for qrels in source.qrels.values()
-                for d, relevance in qrels.get(q, {}).items()
-                if relevance > 0
-            }
-            for q in ids
+        asked = {query: i for i, query in enumerate(ids)}
+        judged = [
+            (asked[query], document)
+            for qrels in source.qrels.values()
+            for query, documents in qrels.items()
+            if query in asked
+            for document, relevance in documents.items()
+            if relevance > 0
         ]
-        self.positives = [source.document_ids.get_indexer(sorted(docs)) for docs in positives]
+        rows = source.document_ids.get_indexer([document for _, document in judged])
+        positives = {(query, row) for (query, _), row in zip(judged, rows.tolist(), strict=True)}
         # The pairs' own positives count as such also where a caller made the pairs himself.
-        for query, row in zip(self.query_of_pair, self.pairs.positive_rows, strict=True):
-            if row not in self.positives[query]:
-                self.positives[query] = np.append(self.positives[query], row)
+        positives.update(zip(self.query_of_pair.tolist(), self.pairs.positive_rows.tolist(), strict=True))
+        table = np.array(sorted(positives), dtype=np.int64)
+        self.positives = np.split(table[:, 1], np.cumsum(np.bincount(table[:, 0]))[:-1])
         self.pair_keys = text_keys(
             f"{q}\t{d}"
             for q, d in zip(
