@@ -15,6 +15,11 @@ from syneg.generation.requests import Completion, Request
 _TOO_LONG = ("context length", "max_model_len", "longer than the maximum", "max model len")
 
 
+_LIGHT = {"num_cpus": 0.1}
+"""For all but the LLM. A whole CPU each, Ray's default, leaves none for the LLM on a small machine,
+and it waits for ever."""
+
+
 class RayEngine:
     """Runs vLLM on a Ray cluster, or on a local Ray where there is no cluster.
 
@@ -50,9 +55,7 @@ class RayEngine:
         self._batch_size = int(options.setdefault("batch_size", 64))
         options.setdefault("should_continue_on_error", True)
         for stage in ("chat_template_stage", "tokenize_stage", "detokenize_stage"):
-            # A whole CPU each, Ray's default, leaves none for the LLM on a small machine: it waits
-            # for ever.
-            options.setdefault(stage, {"enabled": True, "num_cpus": 0.1})
+            options.setdefault(stage, {"enabled": True, **_LIGHT})
         self._config = vLLMEngineProcessorConfig(model_source=llm, engine_kwargs=engine_kwargs, **options)
         self._started = False
 
@@ -86,6 +89,8 @@ class RayEngine:
             self._config,
             preprocess=_to_ray,
             postprocess=_from_ray,
+            preprocess_map_kwargs=_LIGHT,
+            postprocess_map_kwargs=_LIGHT,
             builder_kwargs={"chat_template_kwargs": dict(options)},
         )
         limits = {request.key: request.sampling["max_tokens"] for request in portion}
