@@ -29,8 +29,8 @@ class EncodingArguments:
         InputError: For a size below 1.
     """
 
-    eval_batch_size: int = field(
-        default=32, metadata={"help": "Texts encoded at once; they are sorted by length first."}
+    eval_batch_size: int | None = field(
+        default=None, metadata={"help": "Texts encoded at once, sorted by length; by their length if null."}
     )
     eval_bf16: bool = field(
         default=False,

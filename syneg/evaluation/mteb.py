@@ -84,7 +84,7 @@ def evaluate(
     output: str | Path = "results",
     *,
     name: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     bf16: bool = False,
     devices: list[str] | None = None,
     max_length: int | None = None,
@@ -100,7 +100,7 @@ def evaluate(
         output: The folder for MTEB's files (``results/<model>/<revision>/<task>.json``) and the
             queries' scores (``queries/...``).
         name: The model's name in the files, ``organization/name``. Made from `model` where it is None.
-        batch_size: Texts encoded at once; they are sorted by length.
+        batch_size: Texts encoded at once, sorted by length; by their length where it is None.
         bf16: Whether to encode in bfloat16. The results are then kept apart, as an MTEB experiment.
         devices: Devices to encode on, a process each; the model's own where it is None.
         max_length: Longest text in tokens; the model's own where it is None.
@@ -177,7 +177,7 @@ def evaluate_tasks(
     output: str | Path = "results",
     *,
     name: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     bf16: bool = False,
     devices: list[str] | None = None,
     max_length: int | None = None,
@@ -209,16 +209,19 @@ def evaluate_tasks(
                 # After the name and the revision, which are those of the model as it was given.
                 revision = revision or model_revision(loaded)
                 loaded_here = isinstance(model, str)
-                encoder = Encoder(in_bf16(loaded, copy=not loaded_here), label, revision, "bfloat16")
+                encoder = Encoder(
+                    in_bf16(loaded, copy=not loaded_here), label, revision, "bfloat16", batch_size, progress
+                )
             else:
-                encoder = Encoder(loaded, label, revision)
-            options: dict[str, Any] = {"batch_size": batch_size, "show_progress_bar": progress}
+                encoder = Encoder(loaded, label, revision, None, batch_size, progress)
+            # The encoder has a bar and a batch size of its own; MTEB wants to hear one.
+            options: dict[str, Any] = {"batch_size": batch_size or 32, "show_progress_bar": False}
             if devices:
                 options["device"] = devices
             return [
                 scores
                 for task in tasks
-                for scores in _run_task(encoder, task, Path(output), options, overwrite, progress)
+                for scores in _run_task(encoder, task, Path(output), options, overwrite)
             ]
     finally:
         loaded.max_seq_length = length
@@ -246,7 +249,7 @@ def read_queries(path: str | Path) -> list[QueryScores]:
 
 
 def _run_task(
-    encoder: Any, task: Any, output: Path, options: dict[str, Any], overwrite: bool, progress: bool
+    encoder: Any, task: Any, output: Path, options: dict[str, Any], overwrite: bool
 ) -> list[Scores]:
     import mteb
     from datasets.exceptions import DatasetNotFoundError
@@ -268,7 +271,7 @@ def _run_task(
             cache=cache,
             encode_kwargs=options,
             overwrite_strategy="always" if overwrite or stale or lacking else "only-missing",
-            show_progress_bar=progress,
+            show_progress_bar=False,
             co2_tracker=False,
         ).task_results[0]
     except (ConnectionError, DatasetNotFoundError) as error:

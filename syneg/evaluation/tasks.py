@@ -9,13 +9,21 @@ from copy import deepcopy
 from typing import Any
 
 import mteb
+import numpy as np
 import torch
+from datasets import Dataset
 from mteb.abstasks.retrieval import AbsTaskRetrieval
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models import SentenceTransformerEncoderWrapper
+from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from syneg.sources import Source
+
+PART = 512
+"""Texts of similar length that are encoded with one batch size."""
 
 
 class SourceRetrieval(AbsTaskRetrieval):
@@ -92,25 +100,74 @@ def _metadata(source: Source, split: str) -> TaskMetadata:
 class Encoder(SentenceTransformerEncoderWrapper):
     """MTEB's wrapper of a SentenceTransformer, with a name and a revision of our own.
 
-    sentence-transformers sorts what it encodes by length, so a batch holds little padding.
+    Texts are encoded longest first, in parts with a batch size that suits their length.
 
     Args:
         model: The retriever.
         name: organization/name, for the result files.
         revision: The Hub's commit; where it is None, a hash of the weights stands for it.
         dtype: A type other than the model's own, named in the path of the results.
+        batch_size: Texts encoded at once; by their length where it is None.
+        progress: Whether to show a progress bar.
     """
 
     mteb_model_meta: Any
 
     def __init__(
-        self, model: SentenceTransformer, name: str, revision: str | None, dtype: str | None = None
+        self,
+        model: SentenceTransformer,
+        name: str,
+        revision: str | None,
+        dtype: str | None = None,
+        batch_size: int | None = None,
+        progress: bool = True,
     ) -> None:
         super().__init__(model)
+        self.batch_size = batch_size
+        self.progress = progress
         update = {"name": name, "revision": revision or model_revision(model)}
         self.mteb_model_meta = self.mteb_model_meta.model_copy(
             update=update | {"experiment_kwargs": {"dtype": dtype} if dtype else None}
         )
+
+    def encode(self, inputs: Any, **kwargs: Any) -> np.ndarray:
+        """Encodes a data loader's texts.
+
+        Args:
+            inputs: A data loader whose batches hold "text".
+            **kwargs: What MTEB passes: task_metadata, prompt_type, device ...
+
+        Returns:
+            float32, shape (texts, dimension), in the order of the texts.
+        """
+        texts = [text for batch in inputs for text in batch["text"]]
+        order = np.argsort([-len(text) for text in texts], kind="stable")
+        # Starting processes anew for each part would cost more than the padding that it saves.
+        size = len(texts) if isinstance(kwargs.get("device"), list) else PART
+        kwargs["show_progress_bar"] = False
+        encoded = []
+        what = "queries" if kwargs.get("prompt_type") == PromptType.query else "documents"
+        with tqdm(total=len(texts), desc=f"Encoding {what}", unit="text", disable=not self.progress) as bar:
+            for start in range(0, len(texts), size):
+                part = [texts[i] for i in order[start : start + size]]
+                kwargs["batch_size"] = self.batch_size or batch_size_for(self.model, len(part[0]))
+                loader = DataLoader(Dataset.from_dict({"text": part}), batch_size=len(part))  # type: ignore[arg-type]
+                encoded.append(np.asarray(super().encode(loader, **kwargs)))
+                bar.update(len(part))
+        together = np.concatenate(encoded)
+        ordered = np.empty_like(together)
+        ordered[order] = together
+        return ordered
+
+
+def batch_size_for(model: SentenceTransformer, characters: int) -> int:
+    """Returns how many texts of at most so many characters make a good batch: 2,048 tokens on a CPU.
+
+    A larger batch no longer fits a processor's cache: on one core, in bf16, batches of 8 passages of
+    256 tokens take a fifth less time than batches of 32.
+    """
+    tokens = min(characters // 4 + 8, model.max_seq_length or 8192)
+    return max(1, (2048 if model.device.type == "cpu" else 32_768) // tokens)
 
 
 def in_bf16(model: SentenceTransformer, copy: bool) -> SentenceTransformer:
