@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import BM25Miner
 from syneg.mining.candidates import MISSING, Candidates, Miner
@@ -97,8 +98,10 @@ def mine(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
         The negatives; deterministic given `seed`.
 
     Raises:
-        InputError: For what a miner cannot use; see the miners.
+        InputError: For what a miner cannot use (see the miners), or where there are no pairs.
     """
+    if not len(pairs):
+        raise InputError(f"{pairs.source.name}: no pairs to mine for.")
     return _Mining(pairs, args, seed).run()
 
 
@@ -180,7 +183,10 @@ class _Mining:
             sample_from=args.sample_from,
         )
         share = self.ranks.share(self.queries)
-        candidates = self.ranks.join(miner.search(share, args.mining_depth))
+        depth = min(args.mining_depth, len(self.pairs.source.corpus))
+        # With more processes than queries some have none.
+        nothing = Candidates(np.empty((0, depth), dtype=np.int64), np.empty((0, depth), dtype=np.float32))
+        candidates = self.ranks.join(miner.search(share, depth) if len(share) else nothing)
         by_dense = self.dense is not None and miner is not self.dense and args.margin_scores == "dense"
         scorer: Miner = self.dense if by_dense else miner  # type: ignore[assignment]
         parts = []

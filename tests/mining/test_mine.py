@@ -166,6 +166,11 @@ def test_bad_values_are_named() -> None:
     assert MiningArguments(relative_margin="0.1").relative_margin == {"bm25": 0.1, "dense": 0.1}
 
 
+def test_no_pairs_are_said(arguments) -> None:
+    with pytest.raises(InputError, match="no pairs"):
+        mine(tiny_source().pairs("train").select([]), arguments())
+
+
 def test_an_unknown_language_is_named(arguments) -> None:
     with pytest.raises(InputError, match=r"'klingon': no stemmer. Known: .*english"):
         mine(tiny_source().pairs("train"), arguments(miners="bm25", bm25_language="klingon"))
