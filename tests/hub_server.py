@@ -44,6 +44,7 @@ class Fault:
     Attributes:
         method: The request's method.
         path: A pattern that is searched for in the path.
+        skip: How many requests it lets pass before.
         times: How many requests it happens to.
         status: Answered with this status.
         headers: Headers of that answer.
@@ -53,6 +54,7 @@ class Fault:
 
     method: str
     path: str
+    skip: int = 0
     times: int = 1
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -110,6 +112,9 @@ class HubServer:
         with self.lock:
             for fault in self.faults:
                 if fault.times > 0 and fault.method == method and re.search(fault.path, path):
+                    if fault.skip > 0:
+                        fault.skip -= 1
+                        continue
                     fault.times -= 1
                     return fault
         return None

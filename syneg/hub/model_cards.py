@@ -6,18 +6,24 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from markupsafe import Markup
+from yaml import YAMLError
 
 from syneg.errors import InputError
 from syneg.hub.cards import CITATION, card_environment, code
 
 METRICS = {"ndcg_at_10": "nDCG@10", "recall_at_10": "recall@10", "mrr_at_10": "MRR@10"}
 """MTEB's metrics that the card shows, and how it calls them. The first is MTEB's main score."""
+
+
+TAGS = ("syneg", "sentence-transformers", "dense-retrieval", "hard-negatives")
+PLACEHOLDER = "sentence_transformers_model_id"
+"""What sentence-transformers' card says in place of the model's id."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +79,49 @@ class ModelCardInfo:
 def model_card(info: ModelCardInfo, folder: str | Path) -> str:
     """Returns the card of a SentenceTransformer folder.
 
+    The card that training left in the folder is kept, its metadata completed and the results put
+    before its training details; a folder without a card gets one.
+
     Args:
         info: What it says.
-        folder: The model; the metadata of the card that sentence-transformers left there fills what
-            `info` leaves open.
+        folder: The model.
+
+    Raises:
+        InputError: Where the metadata of the folder's card cannot be read.
     """
     folder = Path(folder)
-    known = _known(folder)
-    data = ModelCardData(
-        language=info.languages or known.language,
-        license=info.licence or known.license,
-        library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        base_model=info.base_model or _ids(known.base_model),
-        datasets=info.datasets or _ids(known.datasets),
-        tags=["syneg", "sentence-transformers", "dense-retrieval", "hard-negatives"],
-        model_name=info.name,
-        eval_results=[entry for result in info.results for entry in _eval_results(result)] or None,
-    )
-    text = card_environment(_FILTERS).get_template("model_card.md.j2").render(_context(info, data, folder))
-    return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+    card = _existing(folder)
+    data = cast(ModelCardData, card.data) if card else ModelCardData()
+    data.language = info.languages or data.language
+    data.license = info.licence or data.license
+    data.library_name = data.library_name or "sentence-transformers"
+    data.pipeline_tag = data.pipeline_tag or "sentence-similarity"
+    data.base_model = info.base_model or _ids(data.base_model)
+    data.datasets = info.datasets or _ids(data.datasets)
+    data.tags = list(dict.fromkeys([*(data.tags or []), *TAGS]))
+    if info.results:
+        data.model_name = info.name
+        data.eval_results = [entry for result in info.results for entry in _eval_results(result)]
+    environment, context = card_environment(_FILTERS), _context(info, data, folder)
+    if card is None:
+        text = environment.get_template("model_card.md.j2").render(context)
+        return f"---\n{data.to_yaml()}\n---\n\n{text}\n"
+    card.text = card.text.replace(PLACEHOLDER, str(context["repo_id"]))
+    if info.results:
+        results = environment.get_template("model_results.md.j2").render(context)
+        card.text = _with_results(card.text, results)
+    return str(card)
+
+
+def _with_results(text: str, results: str) -> str:
+    """Puts the results before the training details, in place of earlier ones."""
+    start, end = "<!-- results -->", "<!-- end of results -->"
+    block = f"{start}\n{results.strip()}\n\n{end}\n"
+    if start in text and end in text:
+        head, rest = text.split(start, 1)
+        return head + block + rest.split(f"{end}\n", 1)[-1]
+    head, details, rest = text.partition("## Training Details\n")
+    return f"{head}{block}\n{details}{rest}" if details else f"{text.rstrip()}\n\n{block}"
 
 
 def read_mteb_results(folder: str | Path, before: str | Path | None = None) -> list[ModelResult]:
@@ -182,14 +211,13 @@ def _eval_results(result: ModelResult) -> list[EvalResult]:
     ]
 
 
-def _known(folder: Path) -> ModelCardData:
-    """Returns the metadata of the card that sentence-transformers wrote; empty where there is none."""
+def _existing(folder: Path) -> ModelCard | None:
     path = folder / "README.md"
     if not path.is_file():
-        return ModelCardData()
+        return None
     try:
-        return ModelCard.load(path, ignore_metadata_errors=True).data
-    except ValueError as error:
+        return ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    except (ValueError, YAMLError) as error:
         raise InputError(f"{path}: its YAML cannot be read ({' '.join(str(error).split())}).") from None
 
 

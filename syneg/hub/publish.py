@@ -135,7 +135,7 @@ def push_model(
     Args:
         folder: The folder, as `SentenceTransformer.save_pretrained` or a trainer writes it.
         repo_id: Where on the Hub.
-        info: What the card says; the folder's own card is sent where it is None.
+        info: What the card says beyond the card that training left in the folder.
         private: As for `push_dataset`, like all that follow.
         dry_run: Send nothing.
         overwrite: Replace a repository that this package did not make, or move a tag that exists.
@@ -152,12 +152,8 @@ def push_model(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not _is_training_state(path.relative_to(folder))
     }
-    if info is not None:
-        files[CARD] = model_card(replace(info, repo_id=repo_id, revision=tag), folder).encode()
-    if CARD not in files:
-        raise InputError(
-            f"{folder}: the model has no card ({CARD}); give the parts of one, as in --base_model."
-        )
+    info = info or ModelCardInfo(name=repo_id.rpartition("/")[2])
+    files[CARD] = model_card(replace(info, repo_id=repo_id, revision=tag), folder).encode()
     files[MANIFEST] = _manifest({"format": MODEL_FORMAT}, files)
     return _publish(_plan(repo_id, "model", files, tag), private, dry_run, overwrite)
 

@@ -26,9 +26,18 @@ def folder(tmp_path):
     (folder / "modules.json").write_text("[]")
     (folder / "1_Pooling" / "config.json").write_text('{"embedding_dimension": 384}')
     (folder / "config_sentence_transformers.json").write_text('{"similarity_fn_name": "cosine"}')
+    return folder
+
+
+@pytest.fixture
+def trained(folder):
+    """A folder with the card of sentence-transformers, as far as it matters here."""
     (folder / "README.md").write_text(
         "---\nbase_model: sentence-transformers/all-MiniLM-L6-v2\nlanguage: en\ndatasets:\n"
-        "- syneg/scifact-hardneg\n---\n# SentenceTransformer\n"
+        "- syneg/scifact-hardneg\n- /home/me/private\ntags:\n- generated_from_trainer\nwidget:\n"
+        "- source_sentence: a\n---\n# SentenceTransformer\n\n"
+        'model = SentenceTransformer("sentence_transformers_model_id")\n\n'
+        "## Training Details\n\nfor 3 epochs\n"
     )
     return folder
 
@@ -65,16 +74,36 @@ def test_the_text_shows_the_results_beside_the_base_model(folder):
     assert "vectors of 384 numbers, compared by cosine" in text
 
 
-def test_base_model_and_data_set_are_linked_from_the_folders_own_card(folder):
-    text = model_card(ModelCardInfo(name="tiny"), folder)
+def test_base_model_and_data_set_are_linked(folder):
+    info = ModelCardInfo(name="tiny", base_model="BAAI/bge-large-en-v1.5", datasets=["syneg/scifact-hardneg"])
+    text = model_card(info, folder)
+    data = ModelCard(text).data
+    assert data.base_model == "BAAI/bge-large-en-v1.5"
+    assert data.datasets == ["syneg/scifact-hardneg"]
+    assert "(https://huggingface.co/BAAI/bge-large-en-v1.5)" in text
+    assert "(https://huggingface.co/datasets/syneg/scifact-hardneg)" in text
+
+
+def test_the_card_that_training_left_is_kept_and_completed(trained):
+    info = ModelCardInfo(name="tiny", repo_id="me/tiny", licence="mit", results=[RESULT])
+    text = model_card(info, trained)
     data = ModelCard(text).data
     assert data.base_model == ["sentence-transformers/all-MiniLM-L6-v2"]
-    assert data.datasets == ["syneg/scifact-hardneg"]
-    assert data.language == "en"
-    assert "(https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2)" in text
-    assert "(https://huggingface.co/datasets/syneg/scifact-hardneg)" in text
-    given = model_card(ModelCardInfo(name="tiny", base_model="BAAI/bge-large-en-v1.5"), folder)
-    assert ModelCard(given).data.base_model == "BAAI/bge-large-en-v1.5"
+    assert data.datasets == ["syneg/scifact-hardneg"], "a path here is nobody else's business"
+    assert (data.language, data.license) == ("en", "mit")
+    assert data["widget"] == [{"source_sentence": "a"}]
+    assert data.tags[:2] == ["generated_from_trainer", "syneg"]
+    assert data.eval_results[0].metric_value == 0.68123
+    assert 'SentenceTransformer("me/tiny")' in text
+    assert text.index("## Results") < text.index("## Training Details\n\nfor 3 epochs")
+    (trained / "README.md").write_text(text)
+    assert model_card(info, trained) == text, "done again, nothing is there twice"
+
+
+def test_a_card_that_cannot_be_read_is_named(folder):
+    (folder / "README.md").write_text("---\na: [\n---\n")
+    with pytest.raises(InputError, match=r"README\.md: its YAML cannot be read"):
+        model_card(ModelCardInfo(name="tiny"), folder)
 
 
 @pytest.mark.parametrize("text", ["x](http://evil.example)", "<script>alert(1)</script>", "a\n---\nb: c"])
@@ -112,14 +141,16 @@ def test_result_folders_that_cannot_be_used_are_named(tmp_path):
         read_mteb_results(tmp_path / "broken")
 
 
-def test_push_shows_the_card_made_from_the_command_line(folder, tmp_path, capsys):
+def test_push_shows_the_card_made_from_the_command_line(trained, tmp_path, capsys):
     results = mteb_file(tmp_path / "results")
     card = ["--licence", "mit", "--model_results", str(results), "--trained_on", "me/a,me/b"]
-    main(["--folder", str(folder), "--repo_id", "me/tiny", "--dry_run", *card])
+    main(["--folder", str(trained), "--repo_id", "me/tiny", "--dry_run", *card])
     out = capsys.readouterr().out
     assert "license: mit" in out
     assert "- me/a\n- me/b" in out
     assert "<td>0.6800</td>" in out
     assert "nothing was sent" in out
-    main(["--folder", str(folder), "--repo_id", "me/tiny", "--dry_run"])
-    assert "# SentenceTransformer" in capsys.readouterr().out
+    main(["--folder", str(trained), "--repo_id", "me/tiny", "--dry_run"])
+    out = capsys.readouterr().out
+    assert "# SentenceTransformer" in out
+    assert 'SentenceTransformer("me/tiny")' in out

@@ -229,6 +229,18 @@ def test_a_connection_that_is_always_cut_publishes_nothing(hub, tmp_path, waits)
     assert set(on_disk(newer)) <= set(files(hub, "v2"))
 
 
+def test_a_push_that_is_run_again_sends_only_what_is_missing(hub, folder, waits):
+    shards = len(on_disk(folder))
+    hub.fail("PUT", "/lfs/", skip=2, times=1000, cut=3000)
+    push_fails(folder, "Run this again")
+    assert len(hub.store) == 2 < shards
+    hub.faults.clear()
+    hub.requests.clear()
+    push_dataset(folder, NAME)
+    assert len(hub.seen("PUT /lfs")) == shards - 2
+    assert set(on_disk(folder)) <= set(files(hub, "v1.0.0"))
+
+
 def test_a_connection_that_fails_under_the_newer_upload_protocol_is_tried_again(
     hub, folder, waits, monkeypatch
 ):
