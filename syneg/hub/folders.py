@@ -103,6 +103,7 @@ class FolderWriter:
 
     def __init__(self, output: str | Path, overwrite: bool = False, shard_bytes: int = SHARD_BYTES) -> None:
         self.output = Path(output).absolute()
+        self._overwrite = overwrite
         self._shard_bytes = shard_bytes
         self.written: dict[str, dict[str, SplitFiles]] = {}
         self._card: tuple[str, dict[str, Any]] | None = None
@@ -235,6 +236,7 @@ class FolderWriter:
         for path in self.path.rglob("*"):
             sync(path)
         (self.path / LOCK).unlink()
+        check_replaceable(self.output, self._overwrite)  # another build may have finished meanwhile
         move_into_place(self.path, self.output)
 
 

@@ -211,7 +211,13 @@ def _attempt(api: HfApi, plan: Plan, private: bool, overwrite: bool) -> Publishe
     where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.repo_type}
     api.whoami(cache=True)  # a token that is not valid is better found before a long upload
     url = api.create_repo(**where, private=private, exist_ok=True)
-    head = api.repo_info(**where).sha
+    info = api.repo_info(**where)
+    head = info.sha
+    if private and not info.private:
+        raise InputError(
+            f"{plan.repo_id}: the repository exists and is public, so nothing was sent. Make it private in "
+            "its settings first, or leave out --private."
+        )
     present = [name for name in api.list_repo_files(**where) if name != ".gitattributes"]
     ours = _our_files(api, plan, present, head)
     if ours is None and present and not overwrite:

@@ -183,6 +183,15 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path):
     assert len(load(output, split="train", cache_dir=str(tmp_path / "cache2"))) == 5
 
 
+def test_a_folder_that_appears_during_the_build_is_not_replaced(tmp_path):
+    output = tmp_path / "toy"
+    with pytest.raises(InputError, match="--overwrite"), FolderWriter(output) as folder:
+        folder.write("default", "train", make_rows(3), FEATURES)
+        write(output, count=20)
+    assert len(load(output, split="train")) == 20
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["toy"]
+
+
 def test_a_folder_that_is_not_ours_is_left_alone(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("x")

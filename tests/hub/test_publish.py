@@ -82,6 +82,14 @@ def test_a_private_repository_is_private(hub, folder):
     assert hub.repo("dataset", NAME).private
 
 
+def test_what_is_to_be_private_is_not_sent_to_a_public_repository(hub, tmp_path):
+    push_dataset(build(tmp_path / "one"), NAME)
+    before = files(hub)
+    with pytest.raises(InputError, match="is public, so nothing was sent"):
+        push_dataset(build(tmp_path / "two", 600, version="2"), NAME, private=True)
+    assert files(hub) == before
+
+
 def test_the_card_names_the_repository_it_is_in(hub, folder):
     push_dataset(folder, "writer/mine")
     card = hub.repo("dataset", "writer/mine").commits[-1].files["README.md"].content
