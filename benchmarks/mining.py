@@ -196,57 +196,75 @@ def scale(args: argparse.Namespace) -> None:
     for documents in args.documents:
         command = [sys.executable, __file__, "one-scale", "--documents", str(documents)]
         command += ["--index", args.index, "--queries", str(args.queries or 10_000)]
+        command += ["--folder", args.folder] if args.folder else []
+        command += ["--only_prepare"] if args.only_prepare else []
         subprocess.run(command, check=True)
 
 
-def one_scale(documents: int, queries: int, index: str) -> None:
-    """Mines for `queries` pairs on `documents` random unit vectors of 384 dimensions."""
-    import faiss  # noqa: F401
-    import torch  # noqa: F401
+def synthetic_source(documents: int, queries: int, folder: Path):
+    """Makes, or finds in the folder, random vectors of 384 dimensions and a source to go with them."""
     from datasets import Dataset
 
-    from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
     from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder, "corpus.npy")
-        matrix = np.lib.format.open_memmap(corpus, "w+", np.float16, (documents, 384))
+    corpus = folder / "corpus.npy"
+    if not corpus.is_file():
+        partial = folder / "partial.npy"
+        matrix = np.lib.format.open_memmap(partial, "w+", np.float16, (documents, 384))
         rng = np.random.default_rng(0)
         for start in range(0, documents, 50_000):
             stop = min(start + 50_000, documents)
             matrix[start:stop] = rng.standard_normal((stop - start, 384), dtype=np.float32)
         # A query lies near its positive, as an encoder would have it.
         near = matrix[:queries] + 0.7 * rng.standard_normal((queries, 384), dtype=np.float32)
-        np.save(Path(folder, "queries.npy"), near.astype(np.float16))
+        np.save(folder / "queries.npy", near.astype(np.float16))
         matrix.flush()
-        del matrix, near
-        source = Source(
-            "synthetic",
-            Dataset.from_generator(
-                lambda: ({"id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(documents)),
-                features=CORPUS_FEATURES,
-                cache_dir=folder,
-            ),
-            Dataset.from_dict(
-                {"id": [f"q{i}" for i in range(queries)], "text": [f"query {i}" for i in range(queries)]},
-                features=QUERY_FEATURES,
-            ),
-            {"train": {f"q{i}": {f"d{i}": 1} for i in range(queries)}},
-        )
+        partial.rename(corpus)
+    return Source(
+        "synthetic",
+        Dataset.from_generator(
+            synthetic_documents, features=CORPUS_FEATURES, cache_dir=str(folder), gen_kwargs={"n": documents}
+        ),
+        Dataset.from_dict(
+            {"id": [f"q{i}" for i in range(queries)], "text": [f"query {i}" for i in range(queries)]},
+            features=QUERY_FEATURES,
+        ),
+        {"train": {f"q{i}": {f"d{i}": 1} for i in range(queries)}},
+    )
+
+
+def synthetic_documents(n: int):
+    """Yields documents."""
+    return ({"id": f"d{i}", "title": "", "text": f"document {i}"} for i in range(n))
+
+
+def one_scale(documents: int, queries: int, index: str, keep: str | None, only_prepare: bool) -> None:
+    """Mines for `queries` pairs on `documents` random vectors."""
+    import faiss  # noqa: F401
+    import sentence_transformers  # noqa: F401
+
+    from syneg.mining.arguments import MiningArguments
+    from syneg.mining.mine import mine
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(keep or temporary) / f"{documents}-{queries}"
+        folder.mkdir(parents=True, exist_ok=True)
+        source = synthetic_source(documents, queries, folder)
+        if only_prepare:
+            return
         options = MiningArguments(
             miners="dense",
-            corpus_embeddings=str(corpus),
-            query_embeddings=f"{folder}/queries.npy",
+            corpus_embeddings=str(folder / "corpus.npy"),
+            query_embeddings=str(folder / "queries.npy"),
             mining_device="cpu",
-            mining_cache=f"{folder}/cache",
+            mining_cache=str(folder / "cache"),
             search_index=index,
         )
-        memory, start = Memory(), time.perf_counter()
+        memory, start, cpu = Memory(), time.perf_counter(), time.process_time()
         mined = mine(source.pairs("train"), options)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         print(
-            f"{index} {documents:9,} documents, {queries:,} queries: {seconds:6.1f} s, "
+            f"{index} {documents:9,} documents, {queries:,} queries: {seconds:.1f} s (processor {cpu:.1f}), "
             f"peak {memory.beyond():.0f} MB beyond the libraries, {memory.read('VmHWM') / 1e3:.0f} MB in all "
             f"(mapped files counted), {len(mined.document_rows):,} negatives",
             flush=True,
@@ -388,6 +406,8 @@ def main() -> None:
     parser.add_argument("--output")
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
+    parser.add_argument("--folder", help="where `scale` keeps its vectors for the next time")
+    parser.add_argument("--only_prepare", action="store_true", help="only make the vectors")
     parser.add_argument("--recordings")
     parser.add_argument("--miners", default="bm25,dense")
     args = parser.parse_args()
@@ -395,7 +415,7 @@ def main() -> None:
         result = run_side(args.side, args.source, args.queries, args.batch, args.cache)
         Path(args.output).write_text(json.dumps(result))
     elif args.what == "one-scale":
-        one_scale(args.documents[0], args.queries, args.index)
+        one_scale(args.documents[0], args.queries, args.index, args.folder, args.only_prepare)
     else:
         {"compare": compare, "scale": scale, "hidden": hidden, "audit": run_audit}[args.what](args)
 
