@@ -9,7 +9,10 @@ from bm25s.stopwords import STOPWORDS_EN
 
 QUERY, SHARED, NEW = "q", "s", "n"
 RUN = 3
-"""So many words in a row make a shared passage."""
+"""So many words in a row, not all of them stop words, make a shared passage."""
+
+LIKE = 0.1
+"""Where so large a share of the words is in shared passages, the words that differ are marked too."""
 
 MAX_WORDS = 1200
 """Longer documents are cut."""
@@ -46,8 +49,8 @@ def mark(text: str, query: str, positive: str | None = None) -> list[Piece]:
     """Cuts a document into marked stretches.
 
     Words of the query are marked QUERY. Against a positive, runs of at least `RUN` words that it has
-    too are marked SHARED, and, where there is any such run, words that it does not have NEW:
-    in a document about something else nearly every word would be.
+    too are marked SHARED, and, where these make up `LIKE` of the document, words that the positive
+    does not have NEW: in a document about something else nearly every word would be.
 
     Args:
         text: The document.
@@ -59,7 +62,9 @@ def mark(text: str, query: str, positive: str | None = None) -> list[Piece]:
     wanted = content_words(query)
     plain = [token.casefold() if token[0].isalnum() or token[0] == "_" else None for token in tokens]
     shared = _shared(plain, words(positive)) if positive is not None else set()
-    known = set(words(positive)) if positive is not None and shared else None
+    count = sum(word is not None for word in plain)
+    alike = sum(plain[at] is not None for at in shared) >= LIKE * count
+    known = set(words(positive)) if positive is not None and shared and alike else None
     pieces: list[Piece] = []
     for at, (token, word) in enumerate(zip(tokens, plain, strict=True)):
         marks = [QUERY] if word in wanted else []
@@ -74,6 +79,7 @@ def mark(text: str, query: str, positive: str | None = None) -> list[Piece]:
 def _shared(plain: list[str | None], positive: list[str]) -> set[int]:
     """Returns the tokens, words and what is between them, of the runs that the positive has too."""
     runs = {tuple(positive[i : i + RUN]) for i in range(len(positive) - RUN + 1)}
+    runs = {run for run in runs if not _STOP.issuperset(run)}
     at = [i for i, word in enumerate(plain) if word is not None]
     shared: set[int] = set()
     for i in range(len(at) - RUN + 1):

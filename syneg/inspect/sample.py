@@ -13,7 +13,7 @@ import numpy as np
 from syneg.errors import InputError, unknown
 from syneg.hub.network import reading_errors
 from syneg.hub.reading import Published, Shards, spaced
-from syneg.rows import FEATURES, Negative
+from syneg.rows import FEATURES, Negative, interleave_sources
 
 
 @dataclass(frozen=True)
@@ -141,5 +141,6 @@ def _pair(row: dict[str, Any]) -> Pair:
         positive_id=row["positive_id"],
         positive=row["positive"],
         origin=row["origin"],
-        negatives=row.get("negatives") or [],
+        # In turns, so that each source is seen before the page is left.
+        negatives=interleave_sources(row.get("negatives") or []),
     )

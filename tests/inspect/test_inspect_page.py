@@ -77,6 +77,11 @@ def test_marks():
     assert "".join(joined(pieces, SHARED)) == "Zebra drinks cold water at the"
     assert joined(pieces, NEW) == ["lake"]
     assert joined(mark("Bears like honey.", query, positive), NEW) == []
+    long = mark("It drinks cold water. " + "Bears like honey. " * 20, query, positive)
+    assert joined(long, SHARED) == ["drinks cold water"]
+    assert joined(long, NEW) == [], "a document about something else"
+    assert joined(mark("one of the many", query, "it is one of the few"), SHARED) != []
+    assert joined(mark("is it for the", query, "what is it for the"), SHARED) == [], "stop words alone"
     assert joined(mark(positive, query), QUERY) == ["zebra"]
     assert mark("", query, positive) == []
     assert mark("word " * 5000, query)[-1].text.endswith("…")
