@@ -29,8 +29,11 @@ QUERY = "why do copper wires carry current with so little loss"
 
 
 def gate(*texts: str, source: str = SYNTHETIC, rows: int = 1, **options):
-    row = make_row("q", QUERY, "d", POSITIVE, [make_negative(text, source) for text in texts])
-    gating = apply_gates([row] * rows, GatingArguments(**options))
+    made = [
+        make_row(f"q{i}" if i else "q", QUERY, "d", POSITIVE, [make_negative(text, source) for text in texts])
+        for i in range(rows)
+    ]
+    gating = apply_gates(made, GatingArguments(**options))
     return list(gating), gating.tolls
 
 
@@ -107,6 +110,11 @@ def test_duplicates_across_rows() -> None:
     assert {kind for _, kind, _ in gating.tolls.dropped} == {"duplicate", "near-duplicate"}
     exact = apply_gates(rows, GatingArguments(near_duplicate=0))
     assert [len(row["negatives"]) for row, _ in exact] == [1, 1, 0, 1]
+
+
+def test_rows_of_one_query_may_share_a_negative() -> None:
+    rows = [make_row("q", QUERY, d, POSITIVE, [make_negative(GOOD, SYNTHETIC)]) for d in ("d", "e")]
+    assert [len(row["negatives"]) for row, _ in apply_gates(rows, GatingArguments())] == [1, 1]
 
 
 def test_a_dropped_text_is_no_reason_to_drop_another() -> None:
