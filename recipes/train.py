@@ -16,13 +16,15 @@ import sys
 
 from syneg import ContrastiveArguments, InputError
 from syneg.config import ConfigParser
-from syneg.training.run import TrainArguments, make_trainer, save
+from syneg.training.run import TrainArguments, make_trainer, measure, one_line, save
 
 
 def train(what: TrainArguments, how: ContrastiveArguments) -> None:
     """Loads, trains, saves."""
     trainer = make_trainer(what, how)
+    measure(trainer, "before")
     trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
+    measure(trainer, "after")
     save(trainer, what)
     if how.push_to_hub:
         trainer.push_to_hub()
@@ -33,5 +35,5 @@ if __name__ == "__main__":
         train(*ConfigParser((TrainArguments, ContrastiveArguments)).parse())
     except InputError as error:
         if int(os.environ.get("RANK", 0)) == 0:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -66,6 +66,20 @@ class TrainArguments:
     document_prompt: str | None = field(
         default=None, metadata={"help": "Put before documents; else the model's."}
     )
+    held_out: str | None = field(
+        default=None,
+        metadata={"help": "A source to measure retrieval on, before, during and after training."},
+    )
+    held_out_split: str = field(default="test", metadata={"help": "The held-out source's split."})
+    held_out_documents: int | None = field(
+        default=None, metadata={"help": "Rank so many documents only: the judged ones, and others at random."}
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations without a better one (with load_best_model_at_end)."
+        },
+    )
     lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters; 0 trains all weights."})
     lora_alpha: int | None = field(
         default=None, metadata={"help": "LoRA's alpha; twice the rank where null."}
@@ -102,11 +116,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         # Every process of a launch fails alike; one line is enough.
         if int(os.environ.get("RANK", 0)) == 0:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     if int(os.environ.get("RANK", 0)) == 0:
         print(folder)
     return 0
+
+
+def one_line(error: InputError) -> str:
+    """Returns an error's own line; from a data loader's worker it comes wrapped in a traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix("syneg.errors.InputError: ")
 
 
 def run(what: TrainArguments, how: ContrastiveArguments) -> Path:
@@ -123,11 +142,21 @@ def run(what: TrainArguments, how: ContrastiveArguments) -> Path:
         InputError: For a model, data set or argument that cannot be used.
     """
     trainer = make_trainer(what, how)
+    measure(trainer, "before")
     trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
+    measure(trainer, "after")
     save(trainer, what)
     if how.push_to_hub:
         trainer.push_to_hub()
     return Path(str(how.output_dir))
+
+
+def measure(trainer: ContrastiveTrainer, when: str) -> None:
+    """Measures retrieval on the held-out source, where there is one, for the card."""
+    from syneg.training.held_out import summary
+
+    if trainer.evaluator is not None:
+        trainer.report.metrics[when] = summary(trainer.evaluate())
 
 
 def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
@@ -136,9 +165,10 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
     Raises:
         InputError: For a model, data set or argument that cannot be used.
     """
-    from transformers import set_seed
+    from transformers import EarlyStoppingCallback, set_seed
 
     from syneg.training.collator import SyNegCollator
+    from syneg.training.held_out import choose_metric, retrieval_evaluator
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
 
@@ -157,6 +187,17 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
         document_prompt=what.document_prompt,
         empty_rows=what.empty_rows,
     )
+    if what.held_out is not None:
+        kwargs["evaluator"] = retrieval_evaluator(
+            what.held_out,
+            what.held_out_split,
+            what.held_out_documents,
+            how.seed,
+            how.per_device_eval_batch_size,
+        )
+        choose_metric(how, kwargs["evaluator"])
+    if what.patience is not None:
+        kwargs["callbacks"] = [*kwargs.get("callbacks", []), EarlyStoppingCallback(what.patience)]
     trainer = ContrastiveTrainer(
         model=model, args=how, train_dataset=dataset, data_collator=collator, **kwargs
     )

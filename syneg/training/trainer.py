@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset, IterableDataset
-from datasets.distributed import split_dataset_by_node
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -27,7 +27,7 @@ from syneg.training.data import EpochLoader, check_dataset
 from syneg.training.instances import Instances
 from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
-from syneg.training.sampling import Rows, RowSampler
+from syneg.training.sampling import Rows, RowSampler, StreamedSteps
 from syneg.training.saving import TrainingCard, add_section, describe, without_weights
 from syneg.training.step import DEFAULT_CHUNK_TOKENS, Embedder, Plan, bytes_per_token, free_memory
 from syneg.training.texts import Padder, Texts, split_chunks
@@ -126,7 +126,9 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains; see `transformers.Trainer.train`."""
-        with self._attention():
+        with self._attention(), warnings.catch_warnings():
+            # sentence-transformers sets it, and torch says in every process that it has a new name.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
             return super().train(*args, **kwargs)
 
     @contextlib.contextmanager
@@ -171,13 +173,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             "generator": torch.Generator().manual_seed(self.args.seed),
         }
         if isinstance(dataset, IterableDataset):
-            part = split_dataset_by_node(dataset, rank, world) if world > 1 else dataset
-            return EpochLoader(
-                part,
-                batch_size=self.args.train_batch_size,
-                drop_last=self.args.dataloader_drop_last,
-                **options,
+            steps = StreamedSteps(
+                dataset, self.args.train_batch_size, rank, world, self.args.dataloader_drop_last
             )
+            return EpochLoader(steps, batch_size=None, **options)
         sampler = RowSampler(
             len(dataset),
             self.args.train_batch_size,

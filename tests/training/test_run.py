@@ -1,10 +1,14 @@
+import json
+
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from syneg.errors import InputError
+from syneg.rows import FEATURES
 from syneg.training.arguments import ContrastiveArguments
-from syneg.training.run import TrainArguments, load_model, run
+from syneg.training.run import TrainArguments, load_model, main, make_trainer, measure, run
 
 from .conftest import make_dataset
 
@@ -16,14 +20,9 @@ def rows(tmp_path):
 
 
 def arguments(tmp_path, **options):
+    defaults = {"max_steps": 3, "learning_rate": 1e-2, "save_strategy": "no", "disable_tqdm": True}
     return ContrastiveArguments(
-        str(tmp_path / "out"),
-        per_device_train_batch_size=4,
-        max_steps=3,
-        learning_rate=1e-2,
-        save_strategy="no",
-        disable_tqdm=True,
-        **options,
+        str(tmp_path / "out"), per_device_train_batch_size=4, **{**defaults, **options}
     )
 
 
@@ -46,6 +45,74 @@ def test_merged_weights_give_what_the_adapters_gave(tiny_model_path, rows, tmp_p
         folder = run(what, arguments(tmp_path / str(merge)))
         found.append(torch.tensor(SentenceTransformer(str(folder), device="cpu").encode(["ba be", "da"])))
     assert torch.allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A BEIR folder in which the rows' queries find their positives."""
+    rows = make_dataset(8).to_list()
+    folder = tmp_path / "source"
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [{"_id": row["positive_id"], "text": row["positive"]} for row in rows]
+    queries = [{"_id": row["query_id"], "text": row["query"]} for row in rows]
+    for name, records in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, records)))
+    lines = [f"{row['query_id']}\t{row['positive_id']}\t1" for row in rows]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    return str(folder)
+
+
+def test_held_out_source_chooses_the_best_model_and_stands_in_the_card(
+    tiny_model_path, rows, source, tmp_path
+):
+    what = TrainArguments(tiny_model_path, rows, held_out=source, patience=1)
+    how = arguments(
+        tmp_path,
+        num_train_epochs=12,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        learning_rate=1e-2,
+        max_steps=-1,
+    )
+    trainer = make_trainer(what, how)
+    assert how.metric_for_best_model == "eval_held_out_cosine_ndcg@10"
+    measure(trainer, "before")
+    trainer.train()
+    measured = [
+        entry[how.metric_for_best_model]
+        for entry in trainer.state.log_history
+        if how.metric_for_best_model in entry
+    ]
+    assert trainer.state.best_metric == max(measured)
+    # It stopped one evaluation after the best, or came to the end.
+    assert len(measured) == 12 or measured.index(max(measured)) == len(measured) - 2
+    measure(trainer, "after")
+    assert trainer.report.metrics["after"]["nDCG@10"] == pytest.approx(max(measured))
+    assert trainer.report.metrics["after"]["nDCG@10"] > trainer.report.metrics["before"]["nDCG@10"]
+
+
+def test_best_model_without_evaluations_is_an_input_error(tiny_model_path, rows, source, tmp_path):
+    how = arguments(tmp_path)
+    how.load_best_model_at_end = True
+    with pytest.raises(InputError, match="--eval_strategy"):
+        make_trainer(TrainArguments(tiny_model_path, rows, held_out=source), how)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_error_in_a_worker_is_one_line(tiny_model_path, tmp_path, capfd, workers):
+    rows = make_dataset(4).to_list()
+    rows[2]["positive"] = ""
+    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "rows" / "train-00000-of-00001.parquet")
+    words = {
+        "model": tiny_model_path,
+        "dataset": tmp_path / "rows",
+        "output": tmp_path / "out",
+        "dataloader_num_workers": workers,
+        "disable_tqdm": True,
+    }
+    assert main([word for key, value in words.items() for word in (f"--{key}", str(value))]) == 2
+    assert "error: column 'positive' of a row holds ''" in capfd.readouterr().err
 
 
 def test_pooling_is_replaced(tiny_model_path):
