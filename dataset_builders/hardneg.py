@@ -59,6 +59,14 @@ _IMMATERIAL = {
     "engine_options",
     "teacher_batch_size",
     "teacher_device",
+    "base_urls",
+    "concurrency",
+    "shard",
+    "dry_run",
+    "dry_run_prompts",
+    "tokens_per_second",
+    "audit",
+    "audit_encoder",
 }
 
 

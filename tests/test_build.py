@@ -148,6 +148,20 @@ def test_mine_generate_and_gate_one_after_the_other(
     assert len(load_dataset(str(gated), "dropped", split="train")) == 1
 
 
+def test_a_dry_run_asks_for_nothing(
+    beir: Path, recordings: Path, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = options(beir, recordings, encoder, tmp_path / "out")
+    words[words.index("recorded")] = "vllm"
+    words += ["--dry_run", "--llm", str(tmp_path / "no-model"), "--tokens_per_second", "100"]
+    assert main(["build", *words]) == 0
+    assert "11 requests to make for 11 pairs" in capsys.readouterr().out
+    journal = ["--journal", str(tmp_path / "journal")]
+    assert main(["generate", "--source", str(beir), "--output", words[-6], "--dry_run", *journal]) == 0
+    assert "11 requests to make" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
 def test_broken_completions_are_dropped_with_their_reason(
     beir: Path, recordings: Path, encoder: str, tmp_path: Path
 ) -> None:

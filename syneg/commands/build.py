@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syneg.commands.common import FolderArguments
-from syneg.config import parse_mapping
+from syneg.config import parse_mapping, split_commas
 from syneg.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,11 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     *stages, output = parser.parse(words)
     if stages[3].journal is None:
         stages[3].journal = f"{output.output}-journal"
+    if stages[3].dry_run:
+        _dry_run(stages, output.seed)
+        return
     builder = HardNegatives.from_dataclasses(*stages, BuildSeedArguments(output.seed))
     folder = build_folder(builder, output)
     for report in builder.report().values():
         print("\n".join(report["lines"]))
     print(folder)
+
+
+def _dry_run(stages: Sequence[Any], seed: int) -> None:
+    """Prints what the generation of each split would cost; nothing is mined or asked for."""
+    from syneg.generation.estimate import estimate_generation
+    from syneg.sources import load_source
+
+    where, generation = stages[1], stages[3]
+    source = load_source(where.source, where.unknown_documents)
+    for split in split_commas(where.split):
+        print(f"{split} of {source.name}:")
+        estimate = estimate_generation(source.pairs(split), generation, generation.journal, seed)
+        print("\n".join(estimate.lines()))
 
 
 def build_folder(builder: HardNegatives, output: FolderArguments) -> Path:

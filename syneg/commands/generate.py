@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     output, given, where, args = parser.parse(argv)
 
-    from syneg.generation.generate import iter_synthetic, run_generation
+    from syneg.generation.estimate import estimate_generation
+    from syneg.generation.generate import SUMMARY, iter_synthetic, run_generation
     from syneg.generation.prompts import find_strategy
     from syneg.hub.cards import DatasetCardInfo
     from syneg.hub.folders import check_replaceable
@@ -42,7 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         pairs = load_source(where.source, where.unknown_documents).pairs(where.split)
     journal = Path(args.journal or f"{output.output}-journal")
+    if args.dry_run:
+        print("\n".join(estimate_generation(pairs, args, journal, output.seed, mined=mined).lines()))
+        return
     report = run_generation(pairs, args, journal, output.seed, mined=mined)
+    if args.shard:
+        # The other machines' completions are elsewhere; a run without --shard over all journals writes.
+        print("\n".join([*report.lines(), f"shard {args.shard} is in {journal}"]))
+        return
     card = DatasetCardInfo(
         name=Path(output.output).absolute().name,
         repo_id=output.repo_id,
@@ -57,9 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     synthetic = iter_synthetic(pairs, args, journal, output.seed, mined=mined)
     joined = _joined(pairs, synthetic, rows)
     folder = write_folder(output, where.split, counted(joined, "Writing", len(pairs)), card)
-    summary = folder.with_name(f"{folder.name}-generation.json")
-    summary.write_text(json.dumps(report.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-    print("\n".join([*report.lines(), str(folder), str(summary)]))
+    print("\n".join([*report.lines(), str(folder), str(journal / SUMMARY)]))
 
 
 def _joined(pairs: Iterable[Pair], synthetic: Iterable[Any], rows: Any) -> Iterator[Any]:

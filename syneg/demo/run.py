@@ -77,7 +77,7 @@ def run(args: DemoArguments) -> Path:
     _quiet()
     load_encoder(args.model)  # An unknown model should not be found out after the mining.
     with _step("1/4 Source: the documentation of the installed Python packages"):
-        source = load_source(str(load_source("pydocs").save(output / "source")))
+        source = load_source(str(load_source("pydocs").save(output / "pydocs")))
         print(
             f"{len(source.corpus):,} documents; {len(source.qrels['train'])} pairs to train on, "
             f"{len(source.qrels['test'])} queries to test on"
@@ -112,7 +112,7 @@ def _build(args: DemoArguments, output: Path) -> Dataset:
     from syneg.commands.common import FolderArguments
 
     overrides: dict[str, Any] = {
-        "source": str(output / "source"),
+        "source": str(output / "pydocs"),
         "encoder": args.model,
         "encode_max_length": args.max_length,
         "engine": args.engine,
