@@ -11,11 +11,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from syneg.errors import InputError
-from syneg.mining.keys import BLOCK
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+
+
+SHARD_ROWS = 2048
+"""Texts in a file, at least: what an interrupted run may lose."""
+_MOST_SHARDS = 4096
 
 
 class Embeddings:
@@ -103,7 +107,7 @@ def encode_shards(
     rank: int = 0,
     world: int = 1,
 ) -> None:
-    """Encodes texts to files ``00000.npy`` ... of `BLOCK` rows; those that are there are left alone.
+    """Encodes texts to files ``00000.npy`` ... ; those that are there are left alone.
 
     An interrupted run goes on where it stopped. Several processes share the work by rank.
 
@@ -121,7 +125,8 @@ def encode_shards(
     missing = [path for path in mine if not path.is_file()]
     if not missing:
         return
-    spans = [range(int(p.stem) * BLOCK, min((int(p.stem) + 1) * BLOCK, total)) for p in missing]
+    rows = _shard_rows(total)
+    spans = [range(int(p.stem) * rows, min((int(p.stem) + 1) * rows, total)) for p in missing]
     with tqdm(total=sum(map(len, spans)), desc=f"Encoding {what}", unit="text", disable=rank > 0) as bar:
         for path, span in zip(missing, spans, strict=True):
             texts = read(span)
@@ -142,7 +147,12 @@ def encode_shards(
 
 def shard_paths(folder: Path, total: int) -> list[Path]:
     """Returns the files that `encode_shards` writes for `total` texts."""
-    return [folder / f"{number:05d}.npy" for number in range(-(-total // BLOCK))]
+    return [folder / f"{number:05d}.npy" for number in range(-(-total // _shard_rows(total)))]
+
+
+def _shard_rows(total: int) -> int:
+    """Returns the rows of a file: few, but not so few that there are too many files to map."""
+    return max(SHARD_ROWS, -(-total // _MOST_SHARDS))
 
 
 def open_shards(paths: Iterable[Path], normalize: bool) -> Embeddings:

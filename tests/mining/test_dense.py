@@ -68,7 +68,7 @@ def test_a_changed_corpus_or_model_is_encoded_again(encoder: str, tmp_path: Path
 
 
 def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(embeddings, "BLOCK", 10)
+    monkeypatch.setattr(embeddings, "SHARD_ROWS", 10)
     calls: list[list[str]] = []
 
     def encode(texts: list[str]) -> np.ndarray:

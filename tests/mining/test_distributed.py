@@ -22,7 +22,7 @@ from syneg.mining.mine import mine
 from syneg.mining.ranks import Ranks
 from tests.stand_in import tiny_source
 
-embeddings.BLOCK = 16  # so that both processes have something to encode
+embeddings.SHARD_ROWS = 16  # so that both processes have something to encode
 args = MiningArguments(miners="bm25,dense,random", encoder=sys.argv[1], mining_cache=sys.argv[2],
                        mined_per_miner=3, relative_margin="{}", mining_device="cpu")
 mined = mine(tiny_source().pairs("train"), args, seed=4)
