@@ -388,8 +388,9 @@ def run_audit(args: argparse.Namespace) -> None:
         texts = recorded.get((pair.query_id, pair.positive_id), [])
         written = [make_negative(text, SYNTHETIC) for text in texts]
         rows.append(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, negatives + written))
-    model = load_encoder(ENCODER, device="cpu")
-    print("\n".join(audit(rows, lambda texts: model.encode_document(texts, batch_size=16)).lines()))
+    model = None if args.without_embeddings else load_encoder(ENCODER, device="cpu")
+    encode = None if model is None else lambda texts: model.encode_document(texts, batch_size=8)
+    print("\n".join(audit(rows, encode).lines()))
 
 
 def main() -> None:
@@ -406,6 +407,7 @@ def main() -> None:
     parser.add_argument("--output")
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
+    parser.add_argument("--without_embeddings", action="store_true", help="audit words and surface only")
     parser.add_argument("--folder", help="where `scale` keeps its vectors for the next time")
     parser.add_argument("--only_prepare", action="store_true", help="only make the vectors")
     parser.add_argument("--recordings")
