@@ -386,6 +386,8 @@ def run_audit(args: argparse.Namespace) -> None:
     rows = []
     for pair, negatives in zip(pairs, mined, strict=True):
         texts = recorded.get((pair.query_id, pair.positive_id), [])
+        if args.control:
+            texts = [pair.positive]
         written = [make_negative(text, SYNTHETIC) for text in texts]
         rows.append(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, negatives + written))
     model = None if args.without_embeddings else load_encoder(ENCODER, device="cpu")
@@ -408,6 +410,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
     parser.add_argument("--without_embeddings", action="store_true", help="audit words and surface only")
+    parser.add_argument("--control", action="store_true", help="audit positives in the synthetic ones' place")
     parser.add_argument("--folder", help="where `scale` keeps its vectors for the next time")
     parser.add_argument("--only_prepare", action="store_true", help="only make the vectors")
     parser.add_argument("--recordings")
