@@ -85,7 +85,38 @@ def some_pairs(source, queries: int | None):
     return pairs
 
 
-def run_side(side: str, source_path: str, queries: int | None, batch: int, cache: str) -> dict:
+def given_embeddings(source, pairs, folder: Path, model) -> dict[str, str]:
+    """Writes random embeddings for our arguments, and the same where sentence-transformers caches its own."""
+    import hashlib
+
+    corpus = source.documents()
+    theirs = list(dict.fromkeys(corpus))
+    at = {text: i for i, text in enumerate(theirs)}
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((len(theirs), 384), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = rng.standard_normal((len(source.queries), 384), dtype=np.float32) / 384**0.5
+    documents = vectors[[at[text] for text in corpus]]
+    for query, positive in zip(pairs.query_rows, pairs.positive_rows, strict=True):
+        queries[query] += documents[positive]
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    np.save(folder / "c.npy", documents)
+    np.save(folder / "q.npy", queries)
+    name = model.model_card_data.base_model or ""
+    texts = [source.queries["text"][:][int(row)] for row in pairs.query_rows]
+    first = {}
+    for text, row in zip(texts, pairs.query_rows, strict=True):
+        first.setdefault(text, queries[row])
+    for kind, keys, values in (
+        ("query", list(first), np.stack(list(first.values()))),
+        ("corpus", theirs, vectors),
+    ):
+        digest = hashlib.sha256(repr((name, None, None, keys)).encode()).hexdigest()
+        np.save(folder / f"{kind}_embeddings_{digest}.npy", values)
+    return {"query_embeddings": str(folder / "q.npy"), "corpus_embeddings": str(folder / "c.npy")}
+
+
+def run_side(side: str, source_path: str, queries: int | None, batch: int, cache: str, given: bool) -> dict:
     """Runs one side in this process; returns seconds, MB and negatives by pair."""
     import faiss  # noqa: F401
     import torch
@@ -101,6 +132,13 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
     if side in ("st-best", "syneg"):
         model = model.to(torch.bfloat16)
     model.encode(["once"])
+    options, embeddings = {}, {}
+    if given:
+        Path(cache).mkdir(parents=True, exist_ok=True)
+        source = load_source(source_path)
+        embeddings = given_embeddings(source, some_pairs(source, queries), Path(cache), model)
+        options = {"cache_folder": cache}
+        del source
     memory, start, cpu = Memory(), time.perf_counter(), time.process_time()
     source = load_source(source_path)
     pairs = some_pairs(source, queries)
@@ -110,7 +148,12 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
 
         texts = [(pair.query, pair.positive) for pair in pairs]
         data = Dataset.from_dict({"anchor": [q for q, _ in texts], "positive": [p for _, p in texts]})
-        options = {"use_faiss": True, "batch_size": batch} if side == "st-best" else {}
+        # Both sides load the model within the time, unless neither needs it.
+        if not given:
+            del model
+            model = load_encoder(ENCODER, device="cpu")
+            model = model.to(torch.bfloat16) if side == "st-best" else model
+        options |= {"use_faiss": True, "batch_size": batch} if side == "st-best" else {}
         triplets = mine_hard_negatives(
             data,
             model,
@@ -134,6 +177,7 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
             encode_precision="fp32" if side == "syneg-fp32" else "auto",
             mining_cache=cache,
             mining_device="cpu",
+            **embeddings,
         )
         mined = mine(pairs, args)
         for pair, negatives in zip(pairs, mined, strict=True):
@@ -152,6 +196,7 @@ def compare(args: argparse.Namespace) -> None:
             own = f"{cache}/{'syneg' if side == 'syneg-rerun' else side}"
             command = [sys.executable, __file__, "side", "--side", side, "--source", path]
             command += ["--cache", own, "--batch", str(args.batch), "--output", f"{cache}/{side}.json"]
+            command += ["--given"] if args.given else []
             subprocess.run(command + (["--queries", str(args.queries)] if args.queries else []), check=True)
             results[side] = json.loads(Path(f"{cache}/{side}.json").read_text())
             seconds, megabytes, found = (results[side][name] for name in ("seconds", "megabytes", "found"))
@@ -411,13 +456,14 @@ def main() -> None:
     parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
     parser.add_argument("--without_embeddings", action="store_true", help="audit words and surface only")
     parser.add_argument("--control", action="store_true", help="audit positives in the synthetic ones' place")
+    parser.add_argument("--given", action="store_true", help="compare the search alone, on random embeddings")
     parser.add_argument("--folder", help="where `scale` keeps its vectors for the next time")
     parser.add_argument("--only_prepare", action="store_true", help="only make the vectors")
     parser.add_argument("--recordings")
     parser.add_argument("--miners", default="bm25,dense")
     args = parser.parse_args()
     if args.what == "side":
-        result = run_side(args.side, args.source, args.queries, args.batch, args.cache)
+        result = run_side(args.side, args.source, args.queries, args.batch, args.cache, args.given)
         Path(args.output).write_text(json.dumps(result))
     elif args.what == "one-scale":
         one_scale(args.documents[0], args.queries, args.index, args.folder, args.only_prepare)

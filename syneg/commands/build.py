@@ -110,7 +110,8 @@ def card_info(builder: HardNegatives, repo_id: str | None = None) -> Any:
         name=config.name,
         repo_id=repo_id,
         version=str(config.version),
-        source=config.source,
+        # Of a folder its name alone: where it lies on the maker's machine is nobody's business.
+        source=Path(config.source).name if Path(config.source).is_dir() else config.source,
         source_datasets=config.source_datasets,
         licence=config.licence,
         languages=config.languages,
@@ -122,7 +123,8 @@ def card_info(builder: HardNegatives, repo_id: str | None = None) -> Any:
         engine=config.engine,
         # What was replayed was not written by the model that the arguments would have asked.
         llm=None if config.engine == "recorded" else config.llm,
-        generation={split: part["generation"] for split, part in report.items()},
+        # Without the figures of the last run, which differ between equal builds.
+        generation={split: _without_run(part["generation"]) for split, part in report.items()},
         gating={split: part["gating"] for split, part in report.items()},
         seeds={"seed": config.seed},
         limits=[
@@ -131,6 +133,10 @@ def card_info(builder: HardNegatives, repo_id: str | None = None) -> Any:
             if (line := _shortage(split, part["rows"], config.pairs_without_negatives))
         ],
     )
+
+
+def _without_run(generation: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in generation.items() if key != "run"}
 
 
 def _shortage(split: str, counts: dict[str, int], what: str) -> str | None:
