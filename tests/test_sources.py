@@ -150,8 +150,9 @@ def hub_layout(folder: Path, names: tuple[str, str, str]) -> str:
 
 @pytest.mark.parametrize("qrels", ["default", "qrels"])
 def test_the_layout_of_mteb_on_the_hub(tmp_path: Path, qrels: str) -> None:
-    from syneg.sources import _checked, _from_hub
+    from syneg.source_readers import read_hub
+    from syneg.sources import _checked
 
-    source = _checked(_from_hub(hub_layout(tmp_path, ("corpus", "queries", qrels))), skip=False)
+    source = _checked(read_hub(hub_layout(tmp_path, ("corpus", "queries", qrels))), skip=False)
     assert source.qrels["train"] == tiny_source().qrels["train"]
     assert source.documents() == tiny_source().documents()
