@@ -103,7 +103,8 @@ def given_embeddings(source, pairs, folder: Path, model) -> dict[str, str]:
     np.save(folder / "c.npy", documents)
     np.save(folder / "q.npy", queries)
     name = model.model_card_data.base_model or ""
-    texts = [source.queries["text"][:][int(row)] for row in pairs.query_rows]
+    every = source.queries["text"][:]
+    texts = [every[int(row)] for row in pairs.query_rows]
     first = {}
     for text, row in zip(texts, pairs.query_rows, strict=True):
         first.setdefault(text, queries[row])
