@@ -14,6 +14,7 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.cache import model_key
 from syneg.mining.candidates import MISSING, Candidates
 from syneg.mining.embeddings import (
+    SHARD_ROWS,
     Embeddings,
     choose_device,
     choose_dtype,
@@ -21,7 +22,6 @@ from syneg.mining.embeddings import (
     encode_texts,
     open_shards,
     read_embeddings,
-    shard_paths,
 )
 from syneg.mining.keys import content_key, document_blocks, joint_key
 from syneg.mining.ranks import Ranks
@@ -137,7 +137,8 @@ class DenseMiner:
             self._model  # noqa: B018
             identity = model_key(args.encoder) or args.encoder
         dtype = str(choose_dtype(args.encode_precision, self.device))
-        key = joint_key("embeddings", identity, content, side, prompt, args.encode_max_length, dtype)
+        layout = SHARD_ROWS
+        key = joint_key("embeddings", layout, identity, content, side, prompt, args.encode_max_length, dtype)
         folder = args.cache_folder / "embeddings" / key
         encode_shards(
             folder,
@@ -151,7 +152,7 @@ class DenseMiner:
         self.ranks.wait()
         if side == "document":
             self._corpus_key = key
-        return open_shards(shard_paths(folder, total), self._normalizes(folder))
+        return open_shards(folder, total, self._normalizes(folder))
 
     def _normalizes(self, folder: Any) -> bool:
         """Returns whether similarity is cosine, from the model or from what it left in the cache."""

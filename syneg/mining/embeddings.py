@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,9 +155,17 @@ def _shard_rows(total: int) -> int:
     return max(SHARD_ROWS, -(-total // _MOST_SHARDS))
 
 
-def open_shards(paths: Iterable[Path], normalize: bool) -> Embeddings:
-    """Maps the files of `encode_shards`."""
-    return Embeddings([np.load(path, mmap_mode="r", allow_pickle=False) for path in paths], normalize)
+def open_shards(folder: Path, total: int, normalize: bool) -> Embeddings:
+    """Maps the files of `encode_shards`.
+
+    Raises:
+        InputError: Where they do not hold `total` rows, as after a change from outside.
+    """
+    paths = shard_paths(folder, total)
+    embeddings = Embeddings([np.load(p, mmap_mode="r", allow_pickle=False) for p in paths], normalize)
+    if len(embeddings) != total:
+        raise InputError(f"{folder}: {len(embeddings)} embeddings for {total} texts; delete this folder.")
+    return embeddings
 
 
 def choose_device(device: str | None) -> str:

@@ -86,9 +86,12 @@ def test_an_interrupted_encoding_goes_on(tmp_path: Path, monkeypatch) -> None:
         run()
     run()
     assert [len(call) for call in calls] == [10, 10, 10, 10, 5]
-    whole = embeddings.open_shards(embeddings.shard_paths(tmp_path, 35), normalize=False)
+    whole = embeddings.open_shards(tmp_path, 35, normalize=False)
     assert whole.take(np.array([34, 0, 19, 19]))[:, 0].tolist() == [34, 0, 19, 19]
     assert len(whole) == 35
+    np.save(tmp_path / "00001.npy", np.zeros((3, 2), dtype=np.float32))
+    with pytest.raises(InputError, match="28 embeddings for 35 texts"):
+        embeddings.open_shards(tmp_path, 35, normalize=False)
 
 
 @pytest.mark.parametrize("block", [7, 64, 1000])
