@@ -170,7 +170,8 @@ class SplitBuild:
             assert self._mined is not None
             for row, dropped, queries in assemble_rows(self.pairs, iter_mined(self._mined), synthetic):
                 identity = row["query_id"], row["positive_id"]
-                failed[identity], mirrors[identity] = dropped, queries
+                # A recording may hold such queries though nobody asks for mirrored rows.
+                failed[identity], mirrors[identity] = dropped, queries if self.args.mirror else {}
                 yield row
 
         gating = apply_gates(

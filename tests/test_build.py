@@ -130,6 +130,10 @@ def test_mirrored_rows_stand_behind_their_own(beir: Path, encoder: str, tmp_path
     assert rows[1]["query"] == "What rests as note q0 has it?"
     assert rows[1]["positive"] == rows[0]["negatives"][0]["text"]
     assert [n["text"] for n in rows[1]["negatives"]] == [rows[0]["positive"]]
+    # The recordings hold these queries also where nobody asks for mirrored rows.
+    plain = tmp_path / "plain"
+    assert main(["build", *options(beir, path, encoder, plain)]) == 0
+    assert {row["origin"] for row in load_dataset(str(plain), split="train")} == {"source"}
 
 
 def test_mine_generate_and_gate_one_after_the_other(

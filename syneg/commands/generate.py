@@ -62,18 +62,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         seeds={"seed": output.seed},
     )
     synthetic = iter_synthetic(pairs, args, journal, output.seed, mined=mined)
-    joined = _joined(pairs, synthetic, rows)
+    joined = _joined(pairs, synthetic, rows, args.mirror)
     folder = write_folder(output, where.split, counted(joined, "Writing", len(pairs)), card)
     print("\n".join([*report.lines(), str(folder), str(journal / SUMMARY)]))
 
 
-def _joined(pairs: Iterable[Pair], synthetic: Iterable[Any], rows: Any) -> Iterator[Any]:
+def _joined(pairs: Iterable[Pair], synthetic: Iterable[Any], rows: Any, mirror: bool) -> Iterator[Any]:
     from syneg.build import assemble_rows, mirror_rows
 
     there = (row["negatives"] for row in rows) if rows is not None else None
     for row, dropped, mirrors in assemble_rows(pairs, there, synthetic):
         yield row, dropped
-        yield from ((mirrored, []) for mirrored in mirror_rows(row, mirrors))
+        if mirror:
+            yield from ((mirrored, []) for mirrored in mirror_rows(row, mirrors))
 
 
 class _RowPairs:
