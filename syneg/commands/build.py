@@ -93,19 +93,11 @@ def build_folder(builder: HardNegatives, output: FolderArguments) -> Path:
 
 def card_info(builder: HardNegatives, repo_id: str | None = None) -> Any:
     """Returns what the card says of a data set that `builder` made."""
-    from syneg.generation.prompts import PromptOptions, make_strategy
+    from syneg.generation.planning import strategy_of
     from syneg.hub.cards import DatasetCardInfo
 
     config, report = builder.config, builder.report()
-    options = PromptOptions(
-        persona=config.persona,
-        query_kind=config.query_kind,
-        document_kind=config.document_kind,
-        attributes=config.with_attributes,
-        reflection=config.with_reflection,
-        mirror=config.mirror,
-    )
-    strategy = make_strategy(config.strategy, options)
+    strategy = strategy_of(config)
     return DatasetCardInfo(
         name=config.name,
         repo_id=repo_id,

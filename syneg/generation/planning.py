@@ -10,7 +10,7 @@ from syneg.generation.arguments import GenerationArguments
 from syneg.generation.journal import Journal
 from syneg.generation.parsing import PROMPT_TOO_LONG, ParseFailure, Written
 from syneg.generation.prompts import Example, PromptOptions, make_strategy
-from syneg.generation.prompts.base import draw_attributes
+from syneg.generation.prompts.base import Strategy, draw_attributes
 from syneg.generation.recordings import Recordings, open_recordings
 from syneg.generation.requests import Completion, Request, digest
 from syneg.generation.text import cut, neutralise
@@ -56,6 +56,23 @@ class Outcome:
     not_recorded: bool = False
 
 
+def strategy_of(args: GenerationArguments) -> Strategy:
+    """Returns the strategy that the arguments name, told what they say of the source.
+
+    Raises:
+        InputError: For an unknown strategy.
+    """
+    options = PromptOptions(
+        persona=args.persona,
+        query_kind=args.query_kind,
+        document_kind=args.document_kind,
+        attributes=args.with_attributes,
+        reflection=args.with_reflection,
+        mirror=args.mirror,
+    )
+    return make_strategy(args.strategy, options)
+
+
 class Planner:
     """Renders the requests of pairs. The same arguments and seed give the same requests.
 
@@ -71,15 +88,7 @@ class Planner:
     def __init__(self, args: GenerationArguments, seed: int, mined: Mined | None = None) -> None:
         self.args = args
         self.seed = seed
-        options = PromptOptions(
-            persona=args.persona,
-            query_kind=args.query_kind,
-            document_kind=args.document_kind,
-            attributes=args.with_attributes,
-            reflection=args.with_reflection,
-            mirror=args.mirror,
-        )
-        self.strategy = make_strategy(args.strategy, options)
+        self.strategy = strategy_of(args)
         self._mined = mined if self.strategy.wants_mined else None
         self.recordings: Recordings | None = None
         if args.engine == "recorded":
