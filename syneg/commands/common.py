@@ -86,15 +86,12 @@ def read_rows(spec: str, split: str) -> Dataset:
 
 def read_dropped(spec: str, split: str) -> dict[tuple[str, str], list[Dropped]]:
     """Returns what a data set's `dropped` configuration holds, by (query id, positive id)."""
-    from syneg.errors import InputError
     from syneg.hub.folders import load_split
 
-    try:
-        dropped: Any = load_split(spec, "dropped", split)
-    except InputError:
-        return {}  # Rows that no gate has seen have no such configuration.
     grouped: dict[tuple[str, str], list[Dropped]] = {}
-    for row in dropped:
+    # Empty where nothing was dropped, or no gate has seen the rows yet.
+    rows: Any = load_split(spec, "dropped", split)
+    for row in rows:
         grouped.setdefault((row["query_id"], row["positive_id"]), []).append(row)
     return grouped
 

@@ -305,8 +305,10 @@ def _load_split(text: str, config: str, split: str) -> Dataset:
         dataset = load_dataset(text, config, split=split)
         assert isinstance(dataset, Dataset)
         return dataset
-    if config in configs or split not in splits:
-        raise unknown(f"split of {text!r}:", split, splits)
+    # A split that gave this configuration no rows is not in it, but in that of the rows.
+    others = get_dataset_split_names(text, configs[0]) if config in configs else splits
+    if config not in _FEATURES or split not in others:
+        raise unknown(f"split of {text!r}:", split, others)
     return Dataset(_FEATURES[config].arrow_schema.empty_table())
 
 
