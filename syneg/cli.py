@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": ("syneg.demo.run", "the whole job on an embedded source, without a hub or a GPU"),
     "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
     "generate": ("syneg.commands.generate", "pairs -> rows with negatives written by an LLM"),
+    "compact": ("syneg.commands.compact", "a journal's files -> one Parquet file"),
     "gate": ("syneg.commands.gate", "rows -> rows that passed the gates, and what was dropped"),
     "build": ("syneg.commands.build", "mine, generate and gate by one YAML file -> a Hub-ready data set"),
     "inspect": ("syneg.inspect.run", "a data set -> a page to look at it"),

@@ -117,7 +117,7 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     gradient_cache: str = field(
         default="auto",
         metadata={
-            "help": "auto: GradCache where the activations, as measured, do not fit; always; never.",
+            "help": "auto: GradCache for what, as measured, would not fit into memory; always; never.",
             "choices": list(GRADIENT_CACHES),
         },
     )
@@ -126,7 +126,7 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     )
     memory_share: float = field(
         default=0.5,
-        metadata={"help": "Share of the free memory that a direct step's activations may take."},
+        metadata={"help": "Share of the free memory that activations may take."},
     )
     attention: str = field(
         default="auto",

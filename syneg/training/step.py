@@ -1,9 +1,9 @@
 """The training step: embed every text once, take the loss over the whole batch, go back.
 
-Texts are embedded in chunks of similar length under a token budget. Where all chunks' activations fit
-into memory they are kept (direct). Where they don't, GradCache (Gao et al. 2021, arXiv 2101.06983) embeds
+Texts are embedded in chunks of similar length under a token budget. Chunks whose activations fit into
+memory keep them (direct). The others go by GradCache (Gao et al. 2021, arXiv 2101.06983): it embeds
 without activations, takes the gradient of the loss with respect to the embeddings, and embeds chunk by
-chunk again to go back from there. Both give the same gradients.
+chunk again to go back from there. Both give the same gradients, so a step may do both.
 """
 
 from __future__ import annotations
@@ -11,44 +11,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
+from syneg.training.chunks import Plan, bytes_per_token
 from syneg.training.losses import precise
-from syneg.training.texts import Padder, Texts
-
-DEFAULT_CHUNK_TOKENS = {"cpu": 2048, "cuda": 32768}
-"""Measured on a CPU: larger chunks leave its caches. A GPU wants enough work for a kernel."""
-
-
-@dataclass
-class Plan:
-    """How one batch is embedded.
-
-    Attributes:
-        texts: The texts, with their tokens on the model's device.
-        chunks: Positions of each chunk's texts.
-        starts: Where each text's tokens begin.
-    """
-
-    texts: Texts
-    chunks: list[list[int]]
-    starts: Tensor
-
-    @property
-    def padded_tokens(self) -> int:
-        """Tokens that are computed, padding included."""
-        return sum(len(chunk) * int(self.texts.lengths[chunk[0]]) for chunk in self.chunks)
-
-    @property
-    def order(self) -> Tensor:
-        """Where each text stands in the chunks laid end to end, shape (n,)."""
-        laid = torch.tensor([i for chunk in self.chunks for i in chunk])
-        return torch.argsort(laid)
+from syneg.training.texts import Padder
 
 
 class Embedder:
@@ -97,91 +68,97 @@ class Embedder:
         finally:
             handle.remove()
 
-    def without_graph(self, plan: Plan, passes: int = 0) -> tuple[Tensor, list[RandContext]]:
-        """Embeds all texts, keeping no activations.
+    def without_graph(
+        self, plan: Plan, chunks: list[list[int]], passes: int = 0
+    ) -> tuple[list[Tensor], list[RandContext]]:
+        """Embeds chunks, keeping no activations.
 
         Args:
             plan: The texts.
+            chunks: Those of the plan's chunks to embed.
             passes: How many forwards every process does at least. Where each is an exchange (FSDP),
                 processes with fewer chunks repeat one and throw the result away.
 
         Returns:
-            The embeddings in the order of the texts, shape (n, d), and each chunk's random state.
+            Each chunk's embeddings, shape (chunk, d), and each chunk's random state.
         """
         states, parts = [], []
         device_of = next(iter(plan.texts.tokens.values()))
         with torch.no_grad(), self.only_embeddings(), self.autocast():
-            for chunk in plan.chunks:
+            for chunk in chunks:
                 states.append(RandContext(device_of))
                 parts.append(self.embed(plan, chunk))
-            for _ in range(passes - len(plan.chunks)):
-                self.embed(plan, plan.chunks[-1])
+            for _ in range(passes - len(chunks)):
+                self.embed(plan, chunks[-1])
         # Casts of weights that were cached without a graph must not serve the second pass.
         torch.clear_autocast_cache()
-        return torch.cat(parts)[plan.order], states
+        return parts, states
 
-    def direct(self, plan: Plan, loss: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
-        """One pass with all activations kept. `loss` gives the loss and its gradient by embedding."""
-        parts = []
+    def step(
+        self,
+        plan: Plan,
+        loss: Callable[[Tensor], tuple[Tensor, Tensor]],
+        kept: int = 0,
+        passes: int = 0,
+    ) -> Tensor:
+        """Embeds all texts, takes the loss, and goes back: directly for what is kept, else by GradCache.
+
+        Args:
+            plan: The texts.
+            loss: Gives the loss and its gradient by the embeddings of all texts.
+            kept: How many chunks, the last ones, keep their activations. All is a direct step.
+            passes: See `without_graph`.
+
+        Returns:
+            The loss.
+        """
+        first = len(plan.chunks) - kept
+        parts, states = self.without_graph(plan, plan.chunks[:first], passes) if first else ([], [])
         # One outer context: weights are cast once for all chunks, and kept once.
         with self.only_embeddings(), self.autocast():
-            for i, chunk in enumerate(plan.chunks):
-                last = i == len(plan.chunks) - 1
+            for i, chunk in enumerate(plan.chunks[first:]):
                 # DDP prepares its one exchange in the last forward that it is told to synchronise.
-                with contextlib.nullcontext() if last else self.no_sync():
+                with contextlib.nullcontext() if i == len(plan.chunks) - 1 else self.no_sync():
                     parts.append(self.embed(plan, chunk))
         embeddings = torch.cat(parts)[plan.order.to(parts[0].device)]
         value, gradient = loss(embeddings.detach())
-        self.backward((embeddings * gradient).sum())
+        if kept:
+            with contextlib.nullcontext() if not first else self.no_sync():
+                self.backward((embeddings * gradient).sum())
+        del embeddings, parts
+        self.again(plan, plan.chunks[:first], states, gradient, passes)
         return value
 
-    def cached(self, plan: Plan, loss: Callable[[Tensor], tuple[Tensor, Tensor]], passes: int = 0) -> Tensor:
-        """GradCache; for `passes` see `without_graph`."""
-        embeddings, states = self.without_graph(plan, passes)
-        value, gradient = loss(embeddings)
-        chunks = list(zip(plan.chunks, states, strict=True))
-        # What is repeated goes back without weight.
-        idle = max(passes - len(chunks), 0)
-        with self.only_embeddings():
-            for i, (chunk, state) in enumerate([chunks[-1]] * idle + chunks):
-                weight = 0.0 if i < idle else 1.0
-                last = i == idle + len(chunks) - 1
-                with contextlib.nullcontext() if last else self.no_sync():
-                    with state, self.autocast():
+    def again(
+        self,
+        plan: Plan,
+        chunks: list[list[int]],
+        states: list[RandContext],
+        gradient: Tensor,
+        passes: int,
+    ) -> None:
+        """The second half of GradCache: embeds chunk by chunk with a graph and goes back at once."""
+        # What is repeated for the other processes' sake goes back without weight.
+        work = [(chunk, state, 1.0) for chunk, state in zip(chunks, states, strict=True)]
+        work = [(*last[:2], 0.0) for last in work[-1:]] * (passes - len(work)) + work
+        # One cast of the weights serves all chunks, but where they are gathered for each forward (FSDP).
+        outer, inner = (
+            (contextlib.nullcontext, self.autocast) if passes else (self.autocast, contextlib.nullcontext)
+        )
+        with self.only_embeddings(), outer():
+            for i, (chunk, state, weight) in enumerate(work):
+                with contextlib.nullcontext() if i == len(work) - 1 else self.no_sync():
+                    with state, inner():
                         part = self.embed(plan, chunk)
-                    self.backward((part * gradient[chunk]).sum() * weight)
-        return value
+                    with torch.autocast(part.device.type, enabled=False):
+                        self.backward((part * gradient[chunk]).sum() * weight)
 
+    def bytes_per_token(self, plan: Plan) -> float:
+        """Measures the activations that a chunk keeps, in bytes a padded token."""
 
-def bytes_per_token(embedder: Embedder, plan: Plan) -> float:
-    """Measures the activations that the longest chunk keeps for its way back, in bytes a padded token."""
-    kept: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for p in embedder.model.parameters()}
+        @contextlib.contextmanager
+        def context() -> Iterator[None]:
+            with self.only_embeddings(), self.no_sync(), self.autocast():
+                yield
 
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    chunk = plan.chunks[0]
-    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-    # The random state is put back, so that measuring leaves no trace in the training.
-    state = RandContext(next(iter(plan.texts.tokens.values())))
-    with state, embedder.only_embeddings(), embedder.no_sync(), embedder.autocast(), hooks:
-        embedding = embedder.embed(plan, chunk)
-        total = sum(kept.values())
-    del embedding
-    torch.clear_autocast_cache()
-    return total / (len(chunk) * int(plan.texts.lengths[chunk[0]]))
-
-
-def free_memory(device: torch.device, processes: int) -> int:
-    """Returns the bytes that are free for this process, of `processes` on this machine."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + unused
-    import psutil
-
-    return psutil.virtual_memory().available // max(processes, 1)
+        return bytes_per_token(plan, self.embed, list(self.model.parameters()), context)

@@ -1,4 +1,4 @@
-"""Tokenised texts without padding, and the chunks in which they are embedded."""
+"""Tokenised texts without padding, and the features that a model takes."""
 
 from __future__ import annotations
 
@@ -112,28 +112,6 @@ def _unpadded(features: dict[str, Any], count: int) -> list[dict[str, Tensor]]:
     ]
     parts = {name: features[name][kept].split(lengths) for name in names}
     return [{name: parts[name][i] for name in names} for i in range(count)]
-
-
-def split_chunks(lengths: Sequence[int], prompts: Sequence[int], budget: int) -> list[list[int]]:
-    """Splits texts into chunks of similar length.
-
-    Args:
-        lengths: Tokens of each text.
-        prompts: What must be equal within a chunk.
-        budget: Most tokens of a chunk, padding included. A longer text is a chunk alone.
-
-    Returns:
-        Positions of each chunk's texts, the longest first: what does not fit into memory fails at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (prompts[i], -lengths[i], i))
-    chunks: list[list[int]] = []
-    for i in order:
-        last = chunks[-1] if chunks else None
-        if last and prompts[last[0]] == prompts[i] and (len(last) + 1) * lengths[last[0]] <= budget:
-            last.append(i)
-        else:
-            chunks.append([i])
-    return sorted(chunks, key=lambda chunk: -lengths[chunk[0]])
 
 
 class Padder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from syneg.errors import InputError
 from syneg.training import distributed
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.callbacks import QuietProgress, SetEpoch
+from syneg.training.chunks import ChunkBudget, Plan
 from syneg.training.collator import SyNegCollator
 from syneg.training.data import EpochLoader, check_dataset
 from syneg.training.instances import Instances
@@ -29,10 +29,8 @@ from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
 from syneg.training.sampling import Rows, RowSampler, StreamedSteps
 from syneg.training.saving import TrainingCard, add_section, describe, without_weights
-from syneg.training.step import DEFAULT_CHUNK_TOKENS, Embedder, Plan, bytes_per_token, free_memory
-from syneg.training.texts import Padder, Texts, split_chunks
-
-logger = logging.getLogger(__name__)
+from syneg.training.step import Embedder
+from syneg.training.texts import Padder, Texts
 
 
 class NonFiniteLoss(InputError):
@@ -102,8 +100,9 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self.add_callback(QuietProgress())
         self.add_callback(SetEpoch(data_collator))
         self._waiting: list[dict[str, Any]] = []
-        self._bytes_per_token: float | None = None
-        self._chunk_tokens = args.chunk_tokens
+        self._budget = ChunkBudget(
+            args.device, args.world_size, args.chunk_tokens, args.gradient_cache, args.memory_share
+        )
         self._padder: Padder | None = None
         self._unsharded: SentenceTransformer | None = None
 
@@ -216,8 +215,9 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """Returns the loss of a batch without a gradient; the trainer evaluates with it."""
         instances, texts = self._joined([inputs])
         embedder = self._embedder(model)
-        plan = self._plan(texts)
-        embeddings, _ = embedder.without_graph(plan, self._passes(plan))
+        plan = self._budget.plan(texts)
+        laid, _ = embedder.without_graph(plan, plan.chunks, self._passes(plan))
+        embeddings = torch.cat(laid)[plan.order.to(laid[0].device)]
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
             parts = [
@@ -247,14 +247,13 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             return self._loss_and_gradient(embeddings, instances, batches)
 
         while True:
-            plan = self._plan(texts)
+            plan = self._budget.plan(texts)
             passes = self._passes(plan)
             try:
-                if self._fits(embedder, plan, passes):
-                    return embedder.direct(plan, loss)
-                return embedder.cached(plan, loss, passes)
+                kept = self._budget.kept(plan, passes, embedder.bytes_per_token)
+                return embedder.step(plan, loss, kept, passes)
             except torch.OutOfMemoryError as error:
-                self._halve_chunks(plan, error)
+                self._budget.halve(plan, error, self.accelerator.num_processes)
                 model.zero_grad()
 
     def _loss_and_gradient(
@@ -301,16 +300,6 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             f"Lower the learning rate, raise the temperature or train in bf16 or fp32. Rows: {shown}."
         )
 
-    def _plan(self, texts: Texts) -> Plan:
-        budget = self._chunk_tokens or DEFAULT_CHUNK_TOKENS.get(self.args.device.type, 8192)
-        chunks = split_chunks(texts.lengths.tolist(), self._chunk_kinds(texts), budget)
-        return Plan(texts, chunks, texts.lengths.cumsum(0) - texts.lengths)
-
-    @staticmethod
-    def _chunk_kinds(texts: Texts) -> list[int]:
-        """What must be equal within a chunk: the prompt, where pooling leaves it out."""
-        return [texts.prompt_lengths[i] for i in texts.prompt.tolist()]
-
     def _embedder(self, model: nn.Module) -> Embedder:
         plain = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         if self._padder is None:
@@ -349,34 +338,6 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         if not self._every_forward_is_an_exchange:
             return 0
         return distributed.largest(len(plan.chunks), self.args.device)
-
-    def _fits(self, embedder: Embedder, plan: Plan, passes: int) -> bool:
-        """Whether all chunks' activations fit into memory at once."""
-        if self.args.gradient_cache != "auto":
-            return self.args.gradient_cache == "never"
-        if self._every_forward_is_an_exchange:
-            return passes == 1
-        if len(plan.chunks) == 1:
-            return True
-        if self._bytes_per_token is None:
-            self._bytes_per_token = bytes_per_token(embedder, plan)
-        free = free_memory(self.args.device, self.args.world_size)
-        return plan.padded_tokens * self._bytes_per_token <= self.args.memory_share * free
-
-    def _halve_chunks(self, plan: Plan, error: BaseException) -> None:
-        longest = int(plan.texts.lengths.max())
-        budget = self._chunk_tokens or DEFAULT_CHUNK_TOKENS.get(self.args.device.type, 8192)
-        if self.accelerator.num_processes > 1 or budget <= longest:
-            # Other processes may be waiting in an exchange that this one would not reach.
-            raise InputError(
-                f"out of memory with chunks of {budget} tokens, the longest text having {longest}. "
-                "Lower --chunk_tokens or --max_length, or set --gradient_checkpointing true."
-            ) from error
-        self._chunk_tokens = max(budget // 2, longest)
-        self._bytes_per_token = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        logger.warning("Out of memory: going on with chunks of %d tokens.", self._chunk_tokens)
 
     # Saving -------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from syneg.cli import main
 from syneg.errors import InputError
 from syneg.generation.arguments import GenerationArguments
 from syneg.generation.compaction import compact_journal
@@ -77,3 +78,12 @@ def test_nothing_to_compact(tmp_path):
     report = compact_journal(tmp_path)
     assert (report.files, report.entries, report.torn) == (1, 0, 1)
     assert Journal.files(tmp_path) == []
+
+
+def test_from_the_command_line(tmp_path, capsys):
+    fill(tmp_path / "journal", 0, 10)
+    fill(tmp_path / "journal", 5, 15)
+    assert main(["compact", "--journal", str(tmp_path / "journal")]) == 0
+    assert "2 files with 15 completions made into one" in capsys.readouterr().out
+    assert main(["compact", "--journal", str(tmp_path / "none")]) == 2
+    assert "no such folder" in capsys.readouterr().err

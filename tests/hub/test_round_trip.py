@@ -256,3 +256,53 @@ def test_a_model_is_pushed_and_loaded_by_its_id(hub, tmp_path):
         """,
     )
     assert loaded == pytest.approx(got, abs=1e-6)
+
+
+def test_the_trainer_pushes_its_model(hub, tmp_path):
+    """Trained and pushed in one process by the recipe's own calls, loaded by its name in another."""
+    got = run(
+        hub,
+        tmp_path / "pusher",
+        f"""
+        import json
+        from pathlib import Path
+        from datasets import Dataset
+        from sentence_transformers import SentenceTransformer, models
+        from transformers import BertConfig, BertModel, BertTokenizerFast
+        from syneg import ContrastiveArguments, ContrastiveTrainer
+
+        here = Path({str(tmp_path)!r})
+        (here / "vocab.txt").write_text("\\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]))
+        config = BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                            intermediate_size=16)
+        BertModel(config).save_pretrained(here / "bert")
+        BertTokenizerFast(str(here / "vocab.txt")).save_pretrained(here / "bert")
+        module = models.Transformer(str(here / "bert"))
+        model = SentenceTransformer(modules=[module, models.Pooling(module.get_embedding_dimension())])
+        rows = {{"query": ["a", "b"], "positive": ["a a", "b b"], "negative": ["b a", "a b"]}}
+        args = ContrastiveArguments(
+            str(here / "out"), max_steps=2, save_strategy="no", report_to="none", use_cpu=True,
+            push_to_hub=True, hub_model_id="syneg/trained",
+        )
+        trainer = ContrastiveTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows))
+        trainer.train()
+        trainer.push_to_hub()
+        print(json.dumps(trainer.model.eval().encode("a b a").tolist()))
+        """,
+        token="hf_writer",
+    )
+    sent = hub.repo("model", "syneg/trained").at("main").files
+    assert "model.safetensors" in sent
+    assert not [name for name in sent if "optimizer" in name]
+    card = sent["README.md"].content.decode()
+    assert "### Negatives" in card and "**Instances trained on:** 4" in card
+    loaded = run(
+        hub,
+        tmp_path / "reader",
+        """
+        import json
+        from sentence_transformers import SentenceTransformer
+        print(json.dumps(SentenceTransformer("syneg/trained").encode("a b a").tolist()))
+        """,
+    )
+    assert loaded == pytest.approx(got, abs=1e-6)

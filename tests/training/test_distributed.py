@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -16,14 +17,30 @@ from .worker import SCENARIOS, train
 pytestmark = pytest.mark.distributed
 ROOT = Path(__file__).parent.parent.parent
 AT_FOUR = ["direct", "cached", "cached_own", "uneven", "idle_cached", "accumulated_cached", "everything"]
-"""What four processes run; two run all."""
+RUNS = {2: list(SCENARIOS), 4: AT_FOUR}
+
+
+def each(*without):
+    """Parameters for every scenario that a number of processes runs."""
+    runs = [(world, name) for world, names in RUNS.items() for name in names if name not in without]
+    return pytest.mark.parametrize(("several", "name"), runs, indirect=["several"])
+
+
+def free_port():
+    """A port below those that outgoing connections take, so that none takes it before it is used."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port between 20000 and 30000")
 
 
 def launch(world, script, arguments, folder, **environment):
     """Runs a script as `world` processes over gloo; raises with what the first failing one said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = []
     for rank in range(world):
         variables = {
@@ -68,12 +85,12 @@ def single(tiny_model_path, tmp_path_factory):
     return {name: run[1:] for name, run in runs.items()} | {"folder": folder}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module")
 def several(request, tiny_model_path, tmp_path_factory):
     """What two and four processes give, by scenario."""
     world = request.param
     folder = tmp_path_factory.mktemp(f"several{world}")
-    names = [name for name in SCENARIOS if world == 2 or name in AT_FOUR]
+    names = RUNS[world]
     launch(
         world,
         ROOT / "tests" / "training" / "worker.py",
@@ -83,10 +100,8 @@ def several(request, tiny_model_path, tmp_path_factory):
     return {name: torch.load(folder / f"{name}.pt") for name in names} | {"folder": folder}
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@each()
 def test_gradients_are_those_of_one_process(single, several, name):
-    if name not in several:
-        pytest.skip("run with two processes only")
     losses, gradients, _ = single[name]
     found_losses, found, _, _ = several[name]
     assert len(gradients) == len(found) > 1
@@ -98,10 +113,9 @@ def test_gradients_are_those_of_one_process(single, several, name):
             assert difference <= 1e-9 * max(1.0, gradient.abs().max()), (step, key, float(difference))
 
 
+@pytest.mark.parametrize("several", [2], indirect=True)
 def test_fsdp_saves_the_weights_of_one_process(single, several):
     """FSDP2, over two processes on a CPU."""
-    if "sharded" not in several:
-        pytest.skip("run with two processes only")
     expected, found = (
         SentenceTransformer(str(part["folder"] / "sharded"), device="cpu").state_dict()
         for part in (single, several)
@@ -110,10 +124,8 @@ def test_fsdp_saves_the_weights_of_one_process(single, several):
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 
-@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"sharded"}))
+@each("sharded")  # FSDP exchanges otherwise.
 def test_every_gradient_is_exchanged_once_a_step(several, name):
-    if name not in several:
-        pytest.skip("run with two processes only")
     _, _, exchanged, trainable = several[name]
     assert all(count >= trainable for count in exchanged)
     # The model's unused parameters travel too; none travels twice.

@@ -1,4 +1,6 @@
 import copy
+import itertools
+import random
 
 import pytest
 import torch
@@ -6,8 +8,10 @@ from sentence_transformers import SentenceTransformer
 
 from syneg.errors import InputError
 from syneg.training.arguments import ContrastiveArguments
+from syneg.training.chunks import Plan, split_chunks
 from syneg.training.collator import SyNegCollator
 from syneg.training.mixing import Mixture
+from syneg.training.texts import Texts
 from syneg.training.trainer import ContrastiveTrainer, NonFiniteLoss
 
 from .conftest import make_dataset
@@ -60,6 +64,58 @@ def test_gradient_cache_equals_direct(request, tmp_path, in_batch, which):
     (direct_loss, direct), (cached_loss, cached) = found
     assert cached_loss == pytest.approx(direct_loss, abs=1e-6)
     assert_equal(cached, direct)
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_keeping_some_activations_equals_direct(dropout_model_path, tmp_path, monkeypatch, kept):
+    found = []
+    for count in (None, kept):
+        model = SentenceTransformer(dropout_model_path, device="cpu")
+        trainer = prepare(make_trainer(model, tmp_path, chunk_tokens=64, bf16=count == 1))
+        monkeypatch.setattr(Plan, "fitting", lambda plan, *_, n=count: len(plan.chunks) if n is None else n)
+        batch = trainer.data_collator(make_dataset(12).to_list())
+        assert len(trainer._budget.plan(trainer._joined([batch])[1]).chunks) > 3
+        torch.manual_seed(5)
+        found.append(gradients(trainer, [batch]))
+    (direct_loss, direct), (mixed_loss, mixed) = found
+    assert mixed_loss == pytest.approx(direct_loss, abs=1e-6 if kept > 1 else 0.05)
+    assert_equal(mixed, direct, 1e-5 if kept > 1 else 0.05)
+
+
+def test_best_split_is_the_best():
+    """Against every way of cutting the texts, sorted by length, into chunks within the budget."""
+    generator = random.Random(0)
+    for _ in range(20):
+        lengths = sorted((generator.randint(3, 40) for _ in range(9)), reverse=True)
+        cost = generator.choice([0, 10, 40])
+
+        def price(chunks, lengths=lengths, cost=cost):
+            return sum(len(chunk) * lengths[chunk[0]] + cost for chunk in chunks)
+
+        ways = []
+        for cuts in itertools.product([False, True], repeat=8):
+            ends = [i + 1 for i, cut in enumerate(cuts) if cut] + [9]
+            chunks = [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
+            if all(len(chunk) == 1 or len(chunk) * lengths[chunk[0]] <= 64 for chunk in chunks):
+                ways.append(price(chunks))
+        found = split_chunks(lengths, [0] * 9, 64, cost)
+        assert sorted(i for chunk in found for i in chunk) == list(range(9))
+        assert price(found) == min(ways)
+
+
+def test_many_texts_are_split_within_the_budget(monkeypatch):
+    monkeypatch.setattr("syneg.training.chunks.EXACT_SPLIT", 10)
+    lengths = [5, 90, 7, 7, 8, 30, 31, 2, 2, 2, 3, 3, 3]
+    chunks = split_chunks(lengths, [0] * 6 + [1] * 7, 64)
+    assert sorted(i for chunk in chunks for i in chunk) == list(range(13))
+    assert all(len(c) == 1 or len(c) * max(lengths[i] for i in c) <= 64 for c in chunks)
+    assert all(len({i < 6 for i in chunk}) == 1 for chunk in chunks)
+
+
+def test_memory_decides_how_many_chunks_are_kept():
+    texts = Texts({}, torch.tensor([10, 8, 4, 4]), torch.zeros(4, dtype=torch.long), [0])
+    plan = Plan(texts, [[0], [1], [2, 3]], torch.tensor([0, 10, 18, 22]))
+    assert [plan.fitting(2.0, memory) for memory in (0, 15.9, 16, 31.9, 32, 52, 1e9)] == [0, 0, 1, 1, 2, 3, 3]
 
 
 def test_equals_a_plain_implementation(tiny_model, tmp_path):
@@ -153,7 +209,7 @@ def test_out_of_memory_halves_the_chunks_once_said(tiny_model, tmp_path, caplog)
 
     tiny_model.forward = limited
     trainer.train()
-    assert trainer._chunk_tokens == 128
+    assert trainer._budget.tokens == 128
     assert trainer.state.global_step == 1
     assert caplog.text.count("Out of memory") == 1
 
@@ -266,7 +322,8 @@ def test_prompts_that_pooling_leaves_out(tiny_model_path, tmp_path):
     rows = make_dataset(6).to_list()
     instances, texts = trainer._joined([trainer.data_collator(rows)])
     model.eval()
-    found, _ = trainer._embedder(model).without_graph(trainer._plan(texts))
+    plan = trainer._budget.plan(texts)
+    found = torch.cat(trainer._embedder(model).without_graph(plan, plan.chunks)[0])[plan.order]
     queries = torch.tensor(model.encode_query([row["query"] for row in rows]))
     documents = torch.tensor(model.encode_document([row["positive"] for row in rows]))
     assert torch.allclose(found[instances.query], queries, atol=1e-5)

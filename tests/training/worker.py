@@ -13,6 +13,7 @@ SCENARIOS = {
     # rows of the data set, rows a step over all processes, and arguments of the trainer
     "direct": (16, 8, {"gradient_cache": "never"}),
     "cached": (16, 8, {"gradient_cache": "always"}),
+    "mixed": (16, 8, {}),  # Some chunks direct, the others by GradCache.
     "direct_own": (16, 8, {"gradient_cache": "never", "in_batch_negatives": False}),
     "cached_own": (16, 8, {"gradient_cache": "always", "in_batch_negatives": False}),
     "uneven": (13, 8, {"gradient_cache": "never"}),
@@ -111,6 +112,8 @@ def train(name, model_path, folder, world, output=None, **options):
     trainer = ContrastiveTrainer(
         model=model, args=args, train_dataset=dataset, data_collator=collator, callbacks=[Watch()]
     )
+    if name == "mixed":
+        trainer._budget.kept = lambda plan, *_: len(plan.chunks) // 2
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return trainer, losses, gradients, exchanged
