@@ -111,7 +111,7 @@ def make_row(
     negatives: Iterable[Negative] = (),
     origin: str = "source",
 ) -> Row:
-    """Returns a row. `origin` is "source", or "mirror" for a row turned round."""
+    """Returns a row. `origin` is "source", "mirror" for a row turned round, or "relabelled" by the judge."""
     return Row(
         query_id=query_id,
         query=query,
