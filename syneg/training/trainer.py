@@ -282,6 +282,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             part.backward(retain_graph=i < len(rows_of) - 1)
             value += part.detach()
             self.report.record(record)
+            # Else this slice's scores would be there until the next slice's are.
+            del each, part
         gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
         if args.gradient_variance:
             self.report.variance(gradient, instances, total)

@@ -1,6 +1,7 @@
 import copy
 import itertools
 import random
+import shutil
 
 import pytest
 import torch
@@ -182,6 +183,25 @@ def test_log_tells_the_sources_apart(tiny_model, tmp_path):
     assert entry["synthetic_mass"] + entry["dense_mass"] == pytest.approx(
         entry["own_negatives_mass"], abs=2e-4
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU: g++")
+def test_compiled_equals_uncompiled(tiny_model_path, tmp_path):
+    found = []
+    for compiled in (False, True):
+        model = SentenceTransformer(tiny_model_path, device="cpu")
+        trainer = make_trainer(
+            model, tmp_path, torch_compile=compiled, max_steps=2, logging_steps=1, gradient_cache="always"
+        )
+        trainer.train()
+        found.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        trainer.save_model(str(tmp_path / "saved"))
+        loaded = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+        assert torch.allclose(
+            torch.tensor(loaded.encode(["ba be"])), torch.tensor(model.eval().encode(["ba be"])), atol=1e-5
+        )
+    assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
 def test_bf16_on_cpu(tiny_model, tmp_path):
