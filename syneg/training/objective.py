@@ -13,8 +13,8 @@ from syneg.training.arguments import ContrastiveArguments
 from syneg.training.instances import Instances, key_of
 
 _SCORES_AT_ONCE = 1 << 22
-"""Entries of the largest score matrix held at a time (16 MiB in float32, and several of its size are made on the
-way there and back): rows beyond it follow in turn."""
+"""Entries of the largest score matrix held at a time (16 MiB in float32, and several like it are made on the
+way): rows beyond it follow in turn."""
 
 
 @dataclass
