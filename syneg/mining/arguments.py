@@ -11,7 +11,7 @@ from syneg.config import parse_mapping, split_commas
 from syneg.errors import InputError, unknown
 
 MINERS = ("bm25", "dense", "random")
-DEFAULT_RELATIVE_MARGIN = {"dense": 0.05}
+DEFAULT_RELATIVE_MARGIN = 0.05
 
 
 def default_cache_folder() -> Path:
@@ -52,17 +52,19 @@ class MiningArguments:
     relative_margin: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "m in 'negative <= positive - |positive| * m' by miner; dense=0.05 (TopK-PercPos 0.95) "
-            "where it is not given, '{}' for none."
+            "help": "m in 'negative <= positive - |positive| * m' by miner. Where it is not given: "
+            "dense=0.05 (TopK-PercPos 0.95), and bm25=0.05 where the dense miner's scores decide; "
+            "'{}' for none."
         },
     )
     absolute_margin: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "m in 'negative <= positive - m' by miner, as in dense=0.05."}
     )
-    margin_scores: str = field(
-        default="own",
+    margin_scores: str | None = field(
+        default=None,
         metadata={
-            "help": "Whose scores margins compare: the miner's own, or the dense miner's for all.",
+            "help": "Whose scores margins compare: the miner's own, or the dense miner's for all (the "
+            "default where dense is among the miners).",
             "choices": ["own", "dense"],
         },
     )
@@ -151,8 +153,12 @@ class MiningArguments:
                 raise unknown("miner", name, MINERS)
         if not self.miners or len(set(self.miners)) < len(self.miners):
             raise InputError(f"--miners {','.join(self.miners)}: name each miner once; there are {MINERS}.")
+        if self.margin_scores is None:
+            self.margin_scores = "dense" if "dense" in self.miners else "own"
         if self.relative_margin is None:
-            self.relative_margin = dict(DEFAULT_RELATIVE_MARGIN)
+            # BM25's own scores say little of a document's relevance beside another's.
+            miners = ["dense"] if self.margin_scores == "own" else ["dense", "bm25"]
+            self.relative_margin = dict.fromkeys(miners, DEFAULT_RELATIVE_MARGIN)
         for key in ("relative_margin", "absolute_margin", "min_score", "max_score"):
             setattr(self, key, _by_miner(getattr(self, key), key))
         for key, lowest in _LOWEST.items():
