@@ -28,6 +28,7 @@ def train(what: TrainArguments, how: ContrastiveArguments) -> None:
     save(trainer, what)
     if how.push_to_hub:
         trainer.push_to_hub()
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
         module = importlib.import_module(COMMANDS[words[0]][0])
-        return int(module.main(words[1:]) or 0)
+        code = int(module.main(words[1:]) or 0)
+        _leave_group()
+        return code
     except InputError as error:
         if speaks:
             print(f"syneg: error: {error}", file=sys.stderr)
@@ -77,6 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "syneg: interrupted; what is finished stays, run the same command to go on", file=sys.stderr
             )
         return 130
+
+
+def _leave_group() -> None:
+    """Leaves the group of a launch's processes: one that ends within it aborts now and then."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

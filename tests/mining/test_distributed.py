@@ -16,6 +16,7 @@ from tests.stand_in import tiny_encoder, tiny_source
 SCRIPT = """
 import sys
 import numpy as np
+import torch
 from syneg.mining import embeddings
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import mine
@@ -30,6 +31,7 @@ rank = Ranks()
 assert rank.world == 2
 np.savez(f"{sys.argv[2]}/{rank.rank}.npz", offsets=mined.offsets, rows=mined.document_rows,
          ranks=mined.ranks, scores=mined.scores)
+torch.distributed.destroy_process_group()
 """
 
 
