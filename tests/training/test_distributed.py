@@ -6,6 +6,7 @@ import random
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ RUNS = {2: list(SCENARIOS), 4: AT_FOUR}
 def each(*without):
     """Parameters for every scenario that a number of processes runs."""
     runs = [(world, name) for world, names in RUNS.items() for name in names if name not in without]
-    return pytest.mark.parametrize(("several", "name"), runs, indirect=["several"])
+    return pytest.mark.parametrize(("world", "name"), runs)
 
 
 def free_port():
@@ -86,24 +87,24 @@ def single(tiny_model_path, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def several(request, tiny_model_path, tmp_path_factory):
-    """What two and four processes give, by scenario."""
-    world = request.param
-    folder = tmp_path_factory.mktemp(f"several{world}")
-    names = RUNS[world]
-    launch(
-        world,
-        ROOT / "tests" / "training" / "worker.py",
-        [folder, json.dumps(names), world, tiny_model_path],
-        folder,
-    )
-    return {name: torch.load(folder / f"{name}.pt") for name in names} | {"folder": folder}
+def several(tiny_model_path, tmp_path_factory):
+    """Gives what so many processes give, by scenario; each number of processes is launched once."""
+
+    @cache
+    def run(world):
+        folder = tmp_path_factory.mktemp(f"several{world}")
+        names = RUNS[world]
+        script = ROOT / "tests" / "training" / "worker.py"
+        launch(world, script, [folder, json.dumps(names), world, tiny_model_path], folder)
+        return {name: torch.load(folder / f"{name}.pt") for name in names} | {"folder": folder}
+
+    return run
 
 
 @each()
-def test_gradients_are_those_of_one_process(single, several, name):
+def test_gradients_are_those_of_one_process(single, several, world, name):
     losses, gradients, _ = single[name]
-    found_losses, found, _, _ = several[name]
+    found_losses, found, _, _ = several(world)[name]
     assert len(gradients) == len(found) > 1
     assert found_losses == pytest.approx(losses, abs=1e-6)
     for step, (expected, step_gradients) in enumerate(zip(gradients, found, strict=True)):
@@ -113,20 +114,19 @@ def test_gradients_are_those_of_one_process(single, several, name):
             assert difference <= 1e-9 * max(1.0, gradient.abs().max()), (step, key, float(difference))
 
 
-@pytest.mark.parametrize("several", [2], indirect=True)
 def test_fsdp_saves_the_weights_of_one_process(single, several):
     """FSDP2, over two processes on a CPU."""
     expected, found = (
         SentenceTransformer(str(part["folder"] / "sharded"), device="cpu").state_dict()
-        for part in (single, several)
+        for part in (single, several(2))
     )
     assert expected.keys() == found.keys()
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 
 @each("sharded")  # FSDP exchanges otherwise.
-def test_every_gradient_is_exchanged_once_a_step(several, name):
-    _, _, exchanged, trainable = several[name]
+def test_every_gradient_is_exchanged_once_a_step(several, world, name):
+    _, _, exchanged, trainable = several(world)[name]
     assert all(count >= trainable for count in exchanged)
     # The model's unused parameters travel too; none travels twice.
     assert all(count < 2 * trainable for count in exchanged)
