@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import socket
 from pathlib import Path
 
 from datasets import Dataset
@@ -95,3 +97,15 @@ def tiny_encoder(folder: Path, prompts: dict[str, str] | None = None, dimension:
     model = SentenceTransformer(modules=[word_embeddings, pooling], prompts=prompts, device="cpu")
     model.save(str(folder / "encoder"))
     return str(folder / "encoder")
+
+
+def free_port() -> int:
+    """A port below those that outgoing connections take, so that none takes it before it is used."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port between 20000 and 30000")

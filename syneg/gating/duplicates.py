@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from functools import lru_cache
 
 import numpy as np
 
@@ -90,6 +91,7 @@ def _key(text: str) -> int:
     return int(text_keys([text]).astype(np.int64)[0])
 
 
+@lru_cache(maxsize=1)  # A text is looked for first, and then remembered.
 def _signature(text: str) -> np.ndarray:
     """Returns the MinHash of the text's word sequences, shape (64,), uint32."""
     from datasketch import MinHash

@@ -156,7 +156,7 @@ class MiningArguments:
         if self.margin_scores is None:
             self.margin_scores = "dense" if "dense" in self.miners else "own"
         if self.relative_margin is None:
-            # BM25's own scores say little of a document's relevance beside another's.
+            # BM25's own scores let most unjudged positives through, or cost many true negatives.
             miners = ["dense"] if self.margin_scores == "own" else ["dense", "bm25"]
             self.relative_margin = dict.fromkeys(miners, DEFAULT_RELATIVE_MARGIN)
         for key in ("relative_margin", "absolute_margin", "min_score", "max_score"):

@@ -234,8 +234,7 @@ def encode_texts(
 def _few_lengths(model: SentenceTransformer) -> dict[str, Any]:
     """Returns what makes an encoder on a CPU pad to few different lengths.
 
-    oneDNN keeps a kernel for each shape it has met: with lengths in steps of 8, encoding 1,024 passages in
-    bf16 took 85 MB beyond the model in place of 168, in the same time.
+    oneDNN keeps a kernel for each shape it has met, which took most of the memory of encoding.
     """
     longest = model.max_seq_length
     able = model.device.type == "cpu" and hasattr(model[0], "processing_kwargs")
@@ -247,8 +246,7 @@ def _few_lengths(model: SentenceTransformer) -> dict[str, Any]:
 def _batch_size(model: SentenceTransformer, characters: int) -> int:
     """Returns how many texts of at most so many characters make a good batch.
 
-    Measured on two cores in bf16 with 1,024 passages of 256 tokens: batches of 8 took 22.8 s, of 16 21.0 s,
-    of 32 22.9 s; what is small stays in the processor's cache.
+    On a CPU what is small stays in the processor's cache.
     """
     tokens = min(characters // 4 + 8, model.max_seq_length or 8192)
     return max(1, (4096 if model.device.type == "cpu" else 32_768) // tokens)

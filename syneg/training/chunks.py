@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor
 
 from syneg.errors import InputError
@@ -55,11 +52,10 @@ class Plan:
         """Tokens that are computed for a chunk, padding included."""
         return len(chunk) * int(self.texts.lengths[chunk[0]])
 
-    @property
-    def order(self) -> Tensor:
-        """Where each text stands in the chunks laid end to end, shape (n,)."""
-        laid = torch.tensor([i for chunk in self.chunks for i in chunk])
-        return torch.argsort(laid)
+    def joined(self, parts: Sequence[Tensor]) -> Tensor:
+        """Returns the chunks' embeddings in the order of the texts, shape (n, d)."""
+        laid = torch.tensor([i for chunk in self.chunks for i in chunk], device=parts[0].device)
+        return torch.cat(list(parts))[torch.argsort(laid)]
 
     def fitting(self, bytes_per_token: float, memory: float) -> int:
         """Returns how many chunks, from the last one, keep their activations within `memory` bytes."""
@@ -126,7 +122,7 @@ class ChunkBudget:
 
     Args:
         device: Where the model is.
-        processes: How many share this machine's memory.
+        processes: How many train together, and share this machine's memory.
         chunk_tokens: Most tokens of a chunk; by device where None.
         gradient_cache: "auto", "always" or "never".
         memory_share: Share of the free memory that activations may take.
@@ -172,7 +168,7 @@ class ChunkBudget:
         free = self.memory_share * free_memory(self.device, self.processes)
         return plan.fitting(self._bytes_per_token, free)
 
-    def halve(self, plan: Plan, error: BaseException, processes: int) -> None:
+    def halve(self, plan: Plan, error: BaseException) -> None:
         """Halves the chunks after memory ran out.
 
         Raises:
@@ -180,7 +176,7 @@ class ChunkBudget:
                 in an exchange that this one would not reach.
         """
         longest = int(plan.texts.lengths.max())
-        if processes > 1 or self.tokens <= longest:
+        if self.processes > 1 or self.tokens <= longest:
             raise InputError(
                 f"out of memory with chunks of {self.tokens} tokens, the longest text having {longest}. "
                 "Lower --chunk_tokens or --max_length, or set --gradient_checkpointing true."
@@ -190,40 +186,6 @@ class ChunkBudget:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("Out of memory: going on with chunks of %d tokens.", self.tokens)
-
-
-def bytes_per_token(
-    plan: Plan,
-    embed: Callable[[Plan, Sequence[int]], Tensor],
-    parameters: Sequence[Tensor],
-    context: Callable[[], AbstractContextManager[Any]],
-) -> float:
-    """Measures the activations that the longest chunk keeps for its way back, in bytes a padded token.
-
-    Args:
-        plan: The texts.
-        embed: Embeds a chunk.
-        parameters: The model's, which are kept anyway.
-        context: What the forward runs in.
-    """
-    kept: dict[int, int] = {}
-    weights = {p.untyped_storage().data_ptr() for p in parameters}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-    # The random state is put back, so that measuring leaves no trace in the training.
-    state = RandContext(next(iter(plan.texts.tokens.values())))
-    with state, context(), hooks:
-        embedding = embed(plan, plan.chunks[0])
-        total = sum(kept.values())
-    del embedding
-    torch.clear_autocast_cache()
-    return total / plan.padded(plan.chunks[0])
 
 
 def free_memory(device: torch.device, processes: int) -> int:

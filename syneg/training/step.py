@@ -17,7 +17,7 @@ import torch
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
-from syneg.training.chunks import Plan, bytes_per_token
+from syneg.training.chunks import Plan
 from syneg.training.losses import precise
 from syneg.training.texts import Padder
 
@@ -120,7 +120,7 @@ class Embedder:
                 # DDP prepares its one exchange in the last forward that it is told to synchronise.
                 with contextlib.nullcontext() if i == len(plan.chunks) - 1 else self.no_sync():
                     parts.append(self.embed(plan, chunk))
-        embeddings = torch.cat(parts)[plan.order.to(parts[0].device)]
+        embeddings = plan.joined(parts)
         value, gradient = loss(embeddings.detach())
         if kept:
             with contextlib.nullcontext() if not first else self.no_sync():
@@ -154,11 +154,22 @@ class Embedder:
                         self.backward((part * gradient[chunk]).sum() * weight)
 
     def bytes_per_token(self, plan: Plan) -> float:
-        """Measures the activations that a chunk keeps, in bytes a padded token."""
+        """Measures the activations that the longest chunk keeps, in bytes a padded token."""
+        kept: dict[int, int] = {}
+        weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
 
-        @contextlib.contextmanager
-        def context() -> Iterator[None]:
-            with self.only_embeddings(), self.no_sync(), self.autocast():
-                yield
+        def count(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
 
-        return bytes_per_token(plan, self.embed, list(self.model.parameters()), context)
+        hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+        # The random state is put back, so that measuring leaves no trace in the training.
+        state = RandContext(next(iter(plan.texts.tokens.values())))
+        with state, self.only_embeddings(), self.no_sync(), self.autocast(), hooks:
+            embedding = self.embed(plan, plan.chunks[0])
+            total = sum(kept.values())
+        del embedding
+        torch.clear_autocast_cache()
+        return total / plan.padded(plan.chunks[0])

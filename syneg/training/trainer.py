@@ -217,7 +217,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         embedder = self._embedder(model)
         plan = self._budget.plan(texts)
         laid, _ = embedder.without_graph(plan, plan.chunks, self._passes(plan))
-        embeddings = torch.cat(laid)[plan.order.to(laid[0].device)]
+        embeddings = plan.joined(laid)
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
             parts = [
@@ -253,7 +253,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
                 kept = self._budget.kept(plan, passes, embedder.bytes_per_token)
                 return embedder.step(plan, loss, kept, passes)
             except torch.OutOfMemoryError as error:
-                self._budget.halve(plan, error, self.accelerator.num_processes)
+                self._budget.halve(plan, error)
                 model.zero_grad()
 
     def _loss_and_gradient(

@@ -14,6 +14,7 @@ from hub_server import ENVIRONMENT, HubServer
 from syneg.hub.cards import DatasetCardInfo
 from syneg.hub.folders import FolderWriter
 from syneg.rows import DROPPED_FEATURES, FEATURES, iter_triplets, make_dropped, triplet_features
+from tests.stand_in import tiny_encoder
 
 NAME = "syneg/msmarco-hardneg"
 
@@ -217,29 +218,23 @@ def test_a_private_data_set_needs_the_token(hub, tmp_path):
 
 
 def test_a_model_is_pushed_and_loaded_by_its_id(hub, tmp_path):
+    encoder = tiny_encoder(tmp_path)
     got = run(
         hub,
         tmp_path / "pusher",
         f"""
         import json
         from pathlib import Path
-        from sentence_transformers import SentenceTransformer, models
-        from transformers import BertConfig, BertModel, BertTokenizerFast
+        from sentence_transformers import SentenceTransformer
         from syneg.hub.run import main
 
         here = Path({str(tmp_path)!r})
-        (here / "vocab.txt").write_text("\\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]))
-        config = BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                            intermediate_size=16)
-        BertModel(config).save_pretrained(here / "bert")
-        BertTokenizerFast(str(here / "vocab.txt")).save_pretrained(here / "bert")
-        module = models.Transformer(str(here / "bert"))
-        model = SentenceTransformer(modules=[module, models.Pooling(module.get_embedding_dimension())])
+        model = SentenceTransformer({encoder!r})
         model.save_pretrained(str(here / "model"))
         (here / "model" / "checkpoint-5").mkdir()
         (here / "model" / "checkpoint-5" / "optimizer.pt").write_text("x")
         main(["--folder", str(here / "model"), "--repo_id", "syneg/tiny", "--tag", "v1"])
-        print(json.dumps(model.encode("a b a").tolist()))
+        print(json.dumps(model.encode("the river freezes").tolist()))
         """,
         token="hf_writer",
     )
@@ -252,7 +247,8 @@ def test_a_model_is_pushed_and_loaded_by_its_id(hub, tmp_path):
         """
         import json
         from sentence_transformers import SentenceTransformer
-        print(json.dumps(SentenceTransformer("syneg/tiny", revision="v1").encode("a b a").tolist()))
+        model = SentenceTransformer("syneg/tiny", revision="v1")
+        print(json.dumps(model.encode("the river freezes").tolist()))
         """,
     )
     assert loaded == pytest.approx(got, abs=1e-6)
@@ -260,6 +256,7 @@ def test_a_model_is_pushed_and_loaded_by_its_id(hub, tmp_path):
 
 def test_the_trainer_pushes_its_model(hub, tmp_path):
     """Trained and pushed in one process by the recipe's own calls, loaded by its name in another."""
+    encoder = tiny_encoder(tmp_path)
     got = run(
         hub,
         tmp_path / "pusher",
@@ -267,19 +264,13 @@ def test_the_trainer_pushes_its_model(hub, tmp_path):
         import json
         from pathlib import Path
         from datasets import Dataset
-        from sentence_transformers import SentenceTransformer, models
-        from transformers import BertConfig, BertModel, BertTokenizerFast
+        from sentence_transformers import SentenceTransformer
         from syneg import ContrastiveArguments, ContrastiveTrainer
 
         here = Path({str(tmp_path)!r})
-        (here / "vocab.txt").write_text("\\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]))
-        config = BertConfig(vocab_size=7, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                            intermediate_size=16)
-        BertModel(config).save_pretrained(here / "bert")
-        BertTokenizerFast(str(here / "vocab.txt")).save_pretrained(here / "bert")
-        module = models.Transformer(str(here / "bert"))
-        model = SentenceTransformer(modules=[module, models.Pooling(module.get_embedding_dimension())])
-        rows = {{"query": ["a", "b"], "positive": ["a a", "b b"], "negative": ["b a", "a b"]}}
+        model = SentenceTransformer({encoder!r})
+        rows = {{"query": ["river", "market"], "positive": ["the river", "the market"],
+                 "negative": ["market night", "river night"]}}
         args = ContrastiveArguments(
             str(here / "out"), max_steps=2, save_strategy="no", report_to="none", use_cpu=True,
             push_to_hub=True, hub_model_id="syneg/trained",
@@ -287,7 +278,7 @@ def test_the_trainer_pushes_its_model(hub, tmp_path):
         trainer = ContrastiveTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows))
         trainer.train()
         trainer.push_to_hub()
-        print(json.dumps(trainer.model.eval().encode("a b a").tolist()))
+        print(json.dumps(trainer.model.eval().encode("the river freezes").tolist()))
         """,
         token="hf_writer",
     )
@@ -302,7 +293,7 @@ def test_the_trainer_pushes_its_model(hub, tmp_path):
         """
         import json
         from sentence_transformers import SentenceTransformer
-        print(json.dumps(SentenceTransformer("syneg/trained").encode("a b a").tolist()))
+        print(json.dumps(SentenceTransformer("syneg/trained").encode("the river freezes").tolist()))
         """,
     )
     assert loaded == pytest.approx(got, abs=1e-6)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import mine
-from tests.stand_in import tiny_encoder, tiny_source
+from tests.stand_in import free_port, tiny_encoder, tiny_source
 
 SCRIPT = """
 import sys
@@ -35,12 +34,6 @@ torch.distributed.destroy_process_group()
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.mark.distributed
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     encoder = tiny_encoder(tmp_path)
@@ -54,7 +47,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     }
     # What `accelerate launch` starts on GPUs; for CPUs alone it wants MPI.
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(_free_port()), str(tmp_path / "script.py"), encoder, str(tmp_path)]
+    command += ["--master_port", str(free_port()), str(tmp_path / "script.py"), encoder, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     args = MiningArguments(

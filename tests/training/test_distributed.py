@@ -2,8 +2,6 @@
 
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 from functools import cache
@@ -12,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+
+from tests.stand_in import free_port
 
 from .worker import SCENARIOS, train
 
@@ -25,18 +25,6 @@ def each(*without):
     """Parameters for every scenario that a number of processes runs."""
     runs = [(world, name) for world, names in RUNS.items() for name in names if name not in without]
     return pytest.mark.parametrize(("world", "name"), runs)
-
-
-def free_port():
-    """A port below those that outgoing connections take, so that none takes it before it is used."""
-    for port in random.sample(range(20_000, 30_000), 100):
-        with socket.socket() as tried:
-            try:
-                tried.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port between 20000 and 30000")
 
 
 def launch(world, script, arguments, folder, **environment):

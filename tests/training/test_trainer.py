@@ -343,7 +343,7 @@ def test_prompts_that_pooling_leaves_out(tiny_model_path, tmp_path):
     instances, texts = trainer._joined([trainer.data_collator(rows)])
     model.eval()
     plan = trainer._budget.plan(texts)
-    found = torch.cat(trainer._embedder(model).without_graph(plan, plan.chunks)[0])[plan.order]
+    found = plan.joined(trainer._embedder(model).without_graph(plan, plan.chunks)[0])
     queries = torch.tensor(model.encode_query([row["query"] for row in rows]))
     documents = torch.tensor(model.encode_document([row["positive"] for row in rows]))
     assert torch.allclose(found[instances.query], queries, atol=1e-5)
