@@ -1,7 +1,8 @@
 """`syneg compare`: arms over seeds, each a training configuration, on the same queries.
 
 What is finished is not done again, so a comparison can be interrupted, and arms and seeds added. A
-run whose configuration, rows or source changed since is done again.
+run whose configuration, rows or source changed since is done again. Several processes (one a GPU) share
+a comparison: each takes the next run that no other is at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from syneg.config import ConfigParser
@@ -96,13 +98,43 @@ def compare(
         InputError: For anything that cannot be used; all arms are checked before the first is trained.
             For a launch of several processes.
     """
-    from syneg.evaluation.arms import Bench, fingerprint, read_run, rows_revision, train_run
+    from syneg.evaluation.arms import read_run, train_run
+
+    assert arguments.only is not None
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError("syneg compare runs in one process; start it without accelerate launch or torchrun.")
+    output = Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    with FileLock(output / ".lock"):
+        bench, expected = _prepare(arguments, where, encoding)
+    # Seed by seed: what an interruption leaves is every arm with as many seeds, give or take one.
+    chosen = [(arm, int(seed)) for seed in arguments.seeds for arm in arguments.only]
+    with tqdm(chosen, desc="Runs", unit="run") as bar:
+        for arm, seed in bar:
+            bar.set_postfix_str(f"{arm}, seed {seed}")
+            folder = run_folder(output, arm, seed)
+            try:
+                with FileLock(folder / ".lock", blocking=False):
+                    if read_run(folder, output, expected[arm, seed]) is None:
+                        train_run(bench, arm, seed, folder, expected[arm, seed])
+            except Timeout:
+                tqdm.write(f"{arm}, seed {seed}: another process is at it")
+    return load_comparison(output)
+
+
+def _prepare(
+    arguments: CompareArguments, where: EvaluationSourceArguments, encoding: EncodingArguments
+) -> tuple[Bench, dict[tuple[str, int], str]]:
+    """Checks and writes all configurations, evaluates the model before training, and tells what runs share.
+
+    Returns:
+        What runs share, and (arm, seed) -> the run's fingerprint.
+    """
+    from syneg.evaluation.arms import Bench, fingerprint, read_run, rows_revision
     from syneg.evaluation.tasks import source_revision
     from syneg.sources import load_source
 
-    assert isinstance(arguments.training, Mapping) and arguments.only is not None
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise InputError("syneg compare runs in one process; start it without accelerate launch or torchrun.")
+    assert isinstance(arguments.training, Mapping)
     output = Path(arguments.output)
     source, split = load_source(where.source, where.unknown_documents), where.split
     held: set[str] = set()
@@ -123,14 +155,7 @@ def compare(
     _write_settings(arguments, where, split, {_key(*key): mark for key, mark in expected.items()}, before)
     if read_run(output / "runs" / ZERO_SHOT, output, before) is None:
         _evaluate_before(bench, arguments.model, length, before)
-    chosen = [key for key in planned if key[0] in arguments.only]
-    with tqdm(chosen, desc="Runs", unit="run") as bar:
-        for arm, seed in bar:
-            bar.set_postfix_str(f"{arm}, seed {seed}")
-            folder = run_folder(output, arm, seed)
-            if read_run(folder, output, expected[arm, seed]) is None:
-                train_run(bench, arm, seed, folder, expected[arm, seed])
-    return load_comparison(output)
+    return bench, expected
 
 
 def load_comparison(folder: str | Path) -> Comparison:
@@ -259,7 +284,10 @@ def _without(dataset: str, split: str, held: set[str], output: Path) -> str:
         raise InputError(f"data set {dataset!r}: no row is left when the held-back queries are left out.")
     folder = output / "rows" / hashlib.sha256(dataset.encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
-    kept.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
+    # Another process may be reading it.
+    part = folder / f"{split}.part"
+    kept.to_parquet(str(part))
+    part.replace(folder / f"{split}-00000-of-00001.parquet")
     return str(folder)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 import yaml
 from datasets import Dataset
+from filelock import FileLock
 
 from syneg.errors import InputError
 from syneg.evaluation.compare import hold_back, load_comparison, main
@@ -135,6 +137,20 @@ def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
         "runs/hybrid/seed-0/run.json",
         "runs/hybrid/seed-1/run.json",
     }
+
+
+def test_what_another_process_is_at_is_left_to_it(kitchen, finished, capsys):
+    output = kitchen / "shared"
+    shutil.copytree(finished, output)
+    for arm in ("dense", "hybrid"):
+        (output / "runs" / arm / "seed-1" / "run.json").unlink()
+    with FileLock(output / "runs/hybrid/seed-1/.lock"):
+        main(["--config", str(kitchen / "compare.yaml"), "--output", str(output)])
+    assert "hybrid, seed 1: another process is at it" in capsys.readouterr().out
+    assert load_comparison(output).unfinished == ["hybrid, seed 1"]
+    assert (output / "runs/dense/seed-1/run.json").is_file()
+    main(["--config", str(kitchen / "compare.yaml"), "--output", str(output)])
+    assert load_comparison(output).unfinished == []
 
 
 def test_a_run_is_the_same_when_it_is_done_again(kitchen, finished):
