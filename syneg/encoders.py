@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,16 @@ def encoder_path(spec: str) -> str:
     return spec
 
 
+def bound_kernel_caches() -> None:
+    """Has torch and oneDNN keep few of the kernels that they make on a CPU for every new shape.
+
+    Texts come in many lengths, so that by default a thousand kernels and more stay, which are hardly ever
+    met again. Read by them at the first matrix product of the process; what the user has set stands.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "32")
+
+
 def load_encoder(spec: str, max_length: int | None = None, **kwargs: Any) -> SentenceTransformer:
     """Loads a SentenceTransformer; remote code is not trusted unless `kwargs` says so.
 
@@ -41,6 +52,7 @@ def load_encoder(spec: str, max_length: int | None = None, **kwargs: Any) -> Sen
     """
     from sentence_transformers import SentenceTransformer
 
+    bound_kernel_caches()
     path = encoder_path(spec)
     try:
         model = SentenceTransformer(path, **kwargs)

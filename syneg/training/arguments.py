@@ -12,7 +12,7 @@ from syneg.config import parse_mapping
 from syneg.errors import InputError, unknown
 
 DISTILLATIONS = ("none", "kl", "margin_mse")
-GRADIENT_CACHES = ("auto", "always", "never")
+GRADIENT_CACHES = ("auto", "never", "selective", "always")
 
 
 @dataclass
@@ -117,7 +117,9 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     gradient_cache: str = field(
         default="auto",
         metadata={
-            "help": "auto: GradCache for what, as measured, would not fit into memory; always; never.",
+            "help": "What a step keeps. never: all activations; selective: what matrix products gave, the "
+            "rest is computed again; always: one chunk's, GradCache embeds the others twice; auto: as much "
+            "as fits into memory, as measured, chunk by chunk.",
             "choices": list(GRADIENT_CACHES),
         },
     )
@@ -168,6 +170,11 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
             raise unknown("distillation", self.distillation, DISTILLATIONS)
         if self.gradient_cache not in GRADIENT_CACHES:
             raise unknown("gradient_cache", self.gradient_cache, GRADIENT_CACHES)
+        if self.gradient_cache == "selective" and (self.gradient_checkpointing or self.torch_compile):
+            raise InputError(
+                "--gradient_cache selective does its own recomputation, in eager mode: leave out "
+                "--gradient_checkpointing and --torch_compile, or take --gradient_cache auto."
+            )
         if any(dim < 1 for dim in self.matryoshka_dims or []):
             raise InputError(
                 f"--matryoshka_dims holds {min(self.matryoshka_dims or [])}; they must be above 0."

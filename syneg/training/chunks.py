@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,18 @@ CHUNK_COST = {"cpu": 128, "cuda": 4096}
 
 EXACT_SPLIT = 4096
 """Texts up to which the best split is looked for: among more, neighbours are about equally long."""
+
+
+class Kept(NamedTuple):
+    """What a step keeps until its way back.
+
+    Attributes:
+        chunks: How many chunks, the last ones, keep activations. The others go by GradCache.
+        whole: How many of them, again the last ones, keep all; the others what matrix products gave.
+    """
+
+    chunks: int
+    whole: int
 
 
 @dataclass
@@ -57,10 +70,23 @@ class Plan:
         laid = torch.tensor([i for chunk in self.chunks for i in chunk], device=parts[0].device)
         return torch.cat(list(parts))[torch.argsort(laid)]
 
-    def fitting(self, bytes_per_token: float, memory: float) -> int:
-        """Returns how many chunks, from the last one, keep their activations within `memory` bytes."""
-        sizes = np.cumsum([self.padded(chunk) for chunk in reversed(self.chunks)])
-        return int(np.searchsorted(sizes * bytes_per_token, memory, side="right"))
+    def fitting(self, everything: float, products: float, memory: float) -> Kept:
+        """Returns what fits into memory.
+
+        Args:
+            everything: Bytes of a token's activations.
+            products: Bytes of what must be kept of them where the rest is computed again. As many where
+                nothing can be.
+            memory: Bytes that there are.
+        """
+        sizes = np.array([self.padded(chunk) for chunk in reversed(self.chunks)])
+        sums = np.cumsum(sizes)
+        # What is computed again is there for one chunk at a time, by when the last chunk is gone.
+        again = sizes.max() * everything if products < everything else 0
+        chunks = max(int(np.searchsorted(sums * products + again, memory, side="right")), 1)
+        rest = products * (sums[chunks - 1] - sums[:chunks])
+        whole = int(np.searchsorted(sums[:chunks] * everything + rest, memory, side="right"))
+        return Kept(chunks, max(whole, 1))
 
 
 def split_chunks(lengths: Sequence[int], kinds: Sequence[int], budget: int, cost: int = 0) -> list[list[int]]:
@@ -124,7 +150,8 @@ class ChunkBudget:
         device: Where the model is.
         processes: How many train together, and share this machine's memory.
         chunk_tokens: Most tokens of a chunk; by device where None.
-        gradient_cache: "auto", "always" or "never".
+        gradient_cache: "auto", "always", "selective" or "never".
+        selective: Whether "auto" may recompute selectively.
         memory_share: Share of the free memory that activations may take.
     """
 
@@ -134,6 +161,7 @@ class ChunkBudget:
         processes: int,
         chunk_tokens: int | None,
         gradient_cache: str,
+        selective: bool,
         memory_share: float,
     ) -> None:
         self.device = device
@@ -141,32 +169,38 @@ class ChunkBudget:
         self.tokens = chunk_tokens or DEFAULT_CHUNK_TOKENS.get(device.type, 8192)
         self.cost = CHUNK_COST.get(device.type, 1024)
         self.gradient_cache = gradient_cache
+        self.selective = selective
         self.memory_share = memory_share
-        self._bytes_per_token: float | None = None
+        self._bytes_per_token: tuple[float, float] | None = None
 
     def plan(self, texts: Texts) -> Plan:
         """Returns how a batch is embedded."""
         return Plan.of(texts, self.tokens, self.cost)
 
-    def kept(self, plan: Plan, passes: int, measure: Callable[[Plan], float]) -> int:
-        """Returns how many of the plan's chunks, from the last one, keep their activations.
+    def kept(self, plan: Plan, passes: int, measure: Callable[[Plan], tuple[float, float]]) -> Kept:
+        """Returns what a step keeps.
 
         Args:
             plan: The batch.
             passes: How many forwards every process must do (see `Embedder.without_graph`), or 0.
-            measure: Gives the bytes that a token's activations take; asked once.
+            measure: Gives the bytes that a token's activations take, and those of its matrix products
+                alone; asked once.
         """
         count = len(plan.chunks)
-        if self.gradient_cache != "auto":
-            return count if self.gradient_cache == "never" else 0
-        if passes:
-            return count if passes == 1 else 0
-        if count == 1:
-            return 1
+        if passes > 1 and self.gradient_cache != "never":
+            return Kept(0, 0)
+        if count == 1 or passes or self.gradient_cache == "never":
+            return Kept(count, count)
+        # The last chunk is the first on the way back: its activations are never there beside another's.
+        if self.gradient_cache == "always":
+            return Kept(1, 1)
+        if self.gradient_cache == "selective":
+            return Kept(count, 1)
         if self._bytes_per_token is None:
             self._bytes_per_token = measure(plan)
+        everything, products = self._bytes_per_token
         free = self.memory_share * free_memory(self.device, self.processes)
-        return plan.fitting(self._bytes_per_token, free)
+        return plan.fitting(everything, products if self.selective else everything, free)
 
     def halve(self, plan: Plan, error: BaseException) -> None:
         """Halves the chunks after memory ran out.

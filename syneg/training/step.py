@@ -1,9 +1,11 @@
 """The training step: embed every text once, take the loss over the whole batch, go back.
 
 Texts are embedded in chunks of similar length under a token budget. Chunks whose activations fit into
-memory keep them (direct). The others go by GradCache (Gao et al. 2021, arXiv 2101.06983): it embeds
-without activations, takes the gradient of the loss with respect to the embeddings, and embeds chunk by
-chunk again to go back from there. Both give the same gradients, so a step may do both.
+memory keep them (direct), or keep what matrix products gave and compute the rest again (selective
+activation recomputation, Korthikanti et al. 2022, arXiv 2205.05198). The others go by GradCache (Gao et
+al. 2021, arXiv 2101.06983): it embeds without activations, takes the gradient of the loss with respect to
+the embeddings, and embeds chunk by chunk again to go back from there. All give the same gradients, so a
+step may do several.
 """
 
 from __future__ import annotations
@@ -11,15 +13,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from syneg.training.chunks import Plan
+from syneg.training.chunks import Kept, Plan
 from syneg.training.losses import precise
 from syneg.training.texts import Padder
+
+_aten = torch.ops.aten
+PRODUCTS = [
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+]
+"""What selective recomputation keeps. Not bmm: scores of eager attention are large, and soon had again."""
 
 
 class Embedder:
@@ -27,8 +44,10 @@ class Embedder:
 
     Args:
         model: The model as accelerate prepared it.
+        plain: The same model, not wrapped.
         padder: Makes a chunk's features.
-        last_module: The model's last module; what it need not return is taken out there.
+        sparse_table: Whether the gradient of the table of input embeddings is sparse within a step. One
+            as large as the table, for each chunk, takes a twentieth of a small model's step on a CPU.
         autocast: Returns the context of mixed precision.
         no_sync: Returns the context in which gradients are not exchanged between processes.
         backward: Takes a scalar back (accelerate's, which scales losses and drives DeepSpeed).
@@ -37,18 +56,66 @@ class Embedder:
     def __init__(
         self,
         model: nn.Module,
+        plain: SentenceTransformer,
         padder: Padder,
-        last_module: nn.Module,
+        sparse_table: bool,
         autocast: Callable[[], AbstractContextManager[Any]],
         no_sync: Callable[[], AbstractContextManager[Any]],
         backward: Callable[[Tensor], None],
     ) -> None:
         self.model = model
         self.padder = padder
-        self.last_module = last_module
+        # What the last module need not return is taken out there.
+        self.last_module = list(plain.children())[-1]
+        self.transformer = getattr(plain[0], "model", None)
+        self.table = self._table() if sparse_table else None
         self.autocast = autocast
         self.no_sync = no_sync
         self.backward = backward
+
+    def _table(self) -> nn.Embedding | None:
+        """Returns the table of input embeddings, where it is trained and can have a sparse gradient."""
+        find = getattr(self.transformer, "get_input_embeddings", None)
+        table = find() if find is not None else None
+        if not isinstance(table, nn.Embedding) or table.scale_grad_by_freq:
+            return None
+        return table if table.weight.requires_grad else None
+
+    @contextlib.contextmanager
+    def sparse_table(self) -> Iterator[None]:
+        """Within it the table's gradient holds the rows of tokens that occurred; after it, all."""
+        table = self.table
+        if table is None or table.sparse:
+            yield
+            return
+        table.sparse = True
+        try:
+            yield
+        finally:
+            table.sparse = False
+            gradient = table.weight.grad
+            if gradient is not None and gradient.is_sparse:
+                table.weight.grad = gradient.to_dense()
+
+    @contextlib.contextmanager
+    def selective(self, wanted: bool) -> Iterator[None]:
+        """Within it, if wanted, a forward keeps what matrix products gave; the way back computes the rest."""
+        if not wanted or self.transformer is None:
+            yield
+            return
+        forward = self.transformer.forward
+
+        def fresh(*args: Any, **kwargs: Any) -> Any:
+            # Else the first time would find casts of weights that the second has to make.
+            torch.clear_autocast_cache()
+            return forward(*args, **kwargs)
+
+        context = partial(create_selective_checkpoint_contexts, PRODUCTS)
+        self.transformer.forward = partial(checkpoint, fresh, use_reentrant=False, context_fn=context)
+        try:
+            yield
+        finally:
+            del self.transformer.forward
 
     def embed(self, plan: Plan, chunk: Sequence[int]) -> Tensor:
         """Returns the embeddings of one chunk in float32 at least, shape (chunk, d)."""
@@ -98,7 +165,7 @@ class Embedder:
         self,
         plan: Plan,
         loss: Callable[[Tensor], tuple[Tensor, Tensor]],
-        kept: int = 0,
+        kept: Kept,
         passes: int = 0,
     ) -> Tensor:
         """Embeds all texts, takes the loss, and goes back: directly for what is kept, else by GradCache.
@@ -106,23 +173,38 @@ class Embedder:
         Args:
             plan: The texts.
             loss: Gives the loss and its gradient by the embeddings of all texts.
-            kept: How many chunks, the last ones, keep their activations. All is a direct step.
+            kept: Which chunks keep what. All of all is a direct step.
             passes: See `without_graph`.
 
         Returns:
             The loss.
         """
-        first = len(plan.chunks) - kept
+        with self.sparse_table():
+            return self._step(plan, loss, kept, passes)
+
+    def _step(
+        self,
+        plan: Plan,
+        loss: Callable[[Tensor], tuple[Tensor, Tensor]],
+        kept: Kept,
+        passes: int,
+    ) -> Tensor:
+        count = len(plan.chunks)
+        first = count - kept.chunks
         parts, states = self.without_graph(plan, plan.chunks[:first], passes) if first else ([], [])
         # One outer context: weights are cast once for all chunks, and kept once.
         with self.only_embeddings(), self.autocast():
-            for i, chunk in enumerate(plan.chunks[first:]):
+            for i, chunk in enumerate(plan.chunks[first:], first):
                 # DDP prepares its one exchange in the last forward that it is told to synchronise.
-                with contextlib.nullcontext() if i == len(plan.chunks) - 1 else self.no_sync():
+                last = i == count - 1 and not first
+                with (
+                    contextlib.nullcontext() if last else self.no_sync(),
+                    self.selective(i < count - kept.whole),
+                ):
                     parts.append(self.embed(plan, chunk))
         embeddings = plan.joined(parts)
         value, gradient = loss(embeddings.detach())
-        if kept:
+        if kept.chunks:
             with contextlib.nullcontext() if not first else self.no_sync():
                 self.backward((embeddings * gradient).sum())
         del embeddings, parts
@@ -153,8 +235,12 @@ class Embedder:
                     with torch.autocast(part.device.type, enabled=False):
                         self.backward((part * gradient[chunk]).sum() * weight)
 
-    def bytes_per_token(self, plan: Plan) -> float:
-        """Measures the activations that the longest chunk keeps, in bytes a padded token."""
+    def bytes_per_token(self, plan: Plan) -> tuple[float, float]:
+        """Measures what the longest chunk keeps, in bytes a padded token.
+
+        Returns:
+            All activations, and what matrix products give.
+        """
         kept: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
 
@@ -165,11 +251,28 @@ class Embedder:
             return tensor
 
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
+        products = _ProductBytes()
         # The random state is put back, so that measuring leaves no trace in the training.
         state = RandContext(next(iter(plan.texts.tokens.values())))
-        with state, self.only_embeddings(), self.no_sync(), self.autocast(), hooks:
+        with state, self.only_embeddings(), self.no_sync(), self.autocast(), hooks, products:
             embedding = self.embed(plan, plan.chunks[0])
             total = sum(kept.values())
         del embedding
         torch.clear_autocast_cache()
-        return total / plan.padded(plan.chunks[0])
+        tokens = plan.padded(plan.chunks[0])
+        return total / tokens, products.bytes / tokens
+
+
+class _ProductBytes(TorchDispatchMode):
+    """Counts the bytes of what `PRODUCTS` give within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in PRODUCTS:
+            first = result[0] if isinstance(result, tuple) else result
+            self.bytes += first.untyped_storage().nbytes()
+        return result

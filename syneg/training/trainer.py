@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import ProgressCallback, Trainer
 
+from syneg.encoders import bound_kernel_caches
 from syneg.errors import InputError
 from syneg.training import distributed
 from syneg.training.arguments import ContrastiveArguments
@@ -73,6 +74,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         data_collator: SyNegCollator | None = None,
         **kwargs: Any,
     ) -> None:
+        bound_kernel_caches()
         args = ContrastiveArguments("out") if args is None else args
         if args.output_dir is None:
             raise InputError("ContrastiveArguments needs output_dir, the folder to write.")
@@ -101,7 +103,12 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self.add_callback(SetEpoch(data_collator))
         self._waiting: list[dict[str, Any]] = []
         self._budget = ChunkBudget(
-            args.device, args.world_size, args.chunk_tokens, args.gradient_cache, args.memory_share
+            args.device,
+            args.world_size,
+            args.chunk_tokens,
+            args.gradient_cache,
+            not (args.gradient_checkpointing or args.torch_compile),
+            args.memory_share,
         )
         self._padder: Padder | None = None
         self._unsharded: SentenceTransformer | None = None
@@ -308,8 +315,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self._padder = Padder(plain)
         return Embedder(
             model,
+            plain,
             self._padder,
-            list(plain.children())[-1],
+            # Between processes sparse gradients are not exchanged everywhere.
+            self.args.device.type == "cpu" and self.accelerator.num_processes == 1,
             self.accelerator.autocast,
             self._no_sync(model),
             self.accelerator.backward,

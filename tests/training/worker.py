@@ -13,7 +13,8 @@ SCENARIOS = {
     # rows of the data set, rows a step over all processes, and arguments of the trainer
     "direct": (16, 8, {"gradient_cache": "never"}),
     "cached": (16, 8, {"gradient_cache": "always"}),
-    "mixed": (16, 8, {}),  # Some chunks direct, the others by GradCache.
+    "selective": (16, 8, {"gradient_cache": "selective"}),
+    "mixed": (16, 8, {}),  # Some chunks kept selectively, the others by GradCache.
     "direct_own": (16, 8, {"gradient_cache": "never", "in_batch_negatives": False}),
     "cached_own": (16, 8, {"gradient_cache": "always", "in_batch_negatives": False}),
     "uneven": (13, 8, {"gradient_cache": "never"}),
@@ -58,6 +59,7 @@ def train(name, model_path, folder, world, output=None, **options):
     from transformers import TrainerCallback
 
     from syneg.training.arguments import ContrastiveArguments
+    from syneg.training.chunks import Kept
     from syneg.training.collator import SyNegCollator
     from syneg.training.trainer import ContrastiveTrainer
     from tests.training.conftest import make_dataset
@@ -113,7 +115,7 @@ def train(name, model_path, folder, world, output=None, **options):
         model=model, args=args, train_dataset=dataset, data_collator=collator, callbacks=[Watch()]
     )
     if name == "mixed":
-        trainer._budget.kept = lambda plan, *_: len(plan.chunks) // 2
+        trainer._budget.kept = lambda plan, *_: Kept(len(plan.chunks) // 2, 1)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return trainer, losses, gradients, exchanged
