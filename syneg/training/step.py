@@ -83,19 +83,19 @@ class Embedder:
 
     @contextlib.contextmanager
     def sparse_table(self) -> Iterator[None]:
-        """Within it the table's gradient holds the rows of tokens that occurred; after it, all."""
+        """Within it a chunk's gradient of the table holds the rows of its tokens only, and is added to all."""
         table = self.table
         if table is None or table.sparse:
             yield
             return
+        if table.weight.grad is None:
+            # Else chunks' rows would be strung together.
+            table.weight.grad = torch.zeros_like(table.weight)
         table.sparse = True
         try:
             yield
         finally:
             table.sparse = False
-            gradient = table.weight.grad
-            if gradient is not None and gradient.is_sparse:
-                table.weight.grad = gradient.to_dense()
 
     @contextlib.contextmanager
     def selective(self, wanted: bool) -> Iterator[None]:
