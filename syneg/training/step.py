@@ -83,7 +83,7 @@ class Embedder:
 
     @contextlib.contextmanager
     def sparse_table(self) -> Iterator[None]:
-        """Within it a chunk's gradient of the table holds its tokens' rows only, and is added to the whole."""
+        """Within it a chunk's gradient of the table holds the rows of its tokens, and is added to all."""
         table = self.table
         if table is None or table.sparse:
             yield
