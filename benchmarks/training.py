@@ -216,6 +216,7 @@ def measure(name, **options):
 def speed(options):
     names = [
         "syneg-direct",
+        "syneg:1200",
         "syneg-selective",
         "syneg-cached",
         "plain",
