@@ -75,8 +75,10 @@ class Embedder:
 
     def _table(self) -> nn.Embedding | None:
         """Returns the table of input embeddings, where it is trained and can have a sparse gradient."""
-        find = getattr(self.transformer, "get_input_embeddings", None)
-        table = find() if find is not None else None
+        try:
+            table = self.transformer.get_input_embeddings() if self.transformer is not None else None
+        except (AttributeError, NotImplementedError):
+            return None
         if not isinstance(table, nn.Embedding) or table.scale_grad_by_freq:
             return None
         return table if table.weight.requires_grad else None
@@ -103,7 +105,7 @@ class Embedder:
         if not wanted or self.transformer is None:
             yield
             return
-        forward = self.transformer.forward
+        forward, own = self.transformer.forward, "forward" in vars(self.transformer)
 
         def fresh(*args: Any, **kwargs: Any) -> Any:
             # Else the first time would find casts of weights that the second has to make.
@@ -115,7 +117,10 @@ class Embedder:
         try:
             yield
         finally:
-            del self.transformer.forward
+            if own:
+                self.transformer.forward = forward
+            else:
+                del self.transformer.forward
 
     def embed(self, plan: Plan, chunk: Sequence[int]) -> Tensor:
         """Returns the embeddings of one chunk in float32 at least, shape (chunk, d)."""
@@ -260,7 +265,7 @@ class Embedder:
         del embedding
         torch.clear_autocast_cache()
         tokens = plan.padded(plan.chunks[0])
-        return total / tokens, products.bytes / tokens
+        return total / tokens, (total if self.transformer is None else products.bytes) / tokens
 
 
 class _ProductBytes(TorchDispatchMode):
