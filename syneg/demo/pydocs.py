@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -169,6 +170,8 @@ def _entry(thing: Any) -> tuple[str, str] | None:
     docstring = inspect.getdoc(thing) if documented else None
     if not docstring:
         return None
+    # A signature may show an object's address, another in every process.
+    docstring = re.sub(r"\b0x[0-9a-f]{8,}(?=>)", "0x", docstring)
     first, _, rest = docstring.strip().partition("\n\n")
     query = " ".join(first.split())
     return (query, rest.strip()) if query and rest.strip() else None

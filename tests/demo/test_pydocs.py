@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ def test_the_recorded_pairs_are_the_training_split(source: pydocs.Source) -> Non
     assert len(source.qrels["train"]) > 0.8 * len(recorded)
     texts = dict(zip(source.queries["id"][:], source.queries["text"][:], strict=True))
     assert all(texts[r["query_id"]] == r["query"] for r in recorded if r["query_id"] in source.qrels["train"])
+
+
+def test_no_document_differs_between_processes(source: pydocs.Source) -> None:
+    """pybind's signatures show default objects with their addresses in memory."""
+    assert any(" object at 0x>" in text for text in source.corpus["text"])
+    assert not any(re.search(r" at 0x[0-9a-f]+>", text) for text in source.corpus["text"])
 
 
 def test_the_test_split_is_apart_and_every_query_is_one(source: pydocs.Source) -> None:
