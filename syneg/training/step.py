@@ -46,8 +46,8 @@ class Embedder:
         model: The model as accelerate prepared it.
         plain: The same model, not wrapped.
         padder: Makes a chunk's features.
-        sparse_table: Whether the gradient of the table of input embeddings is sparse within a step. One
-            as large as the table, for each chunk, takes a twentieth of a small model's step on a CPU.
+        sparse_table: Whether the gradient of the table of input embeddings is sparse within a step, where
+            it would else be as large as the table for every chunk.
         autocast: Returns the context of mixed precision.
         no_sync: Returns the context in which gradients are not exchanged between processes.
         backward: Takes a scalar back (accelerate's, which scales losses and drives DeepSpeed).
