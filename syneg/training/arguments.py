@@ -117,9 +117,9 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     gradient_cache: str = field(
         default="auto",
         metadata={
-            "help": "What a step keeps. never: all activations; selective: what matrix products gave, the "
-            "rest is computed again; always: one chunk's, GradCache embeds the others twice; auto: as much "
-            "as fits into memory, as measured, chunk by chunk.",
+            "help": "What a step keeps. never: all activations; selective: all but what is cheap to compute "
+            "again; always: one chunk's, GradCache embeds the others twice; auto: as much as fits into "
+            "memory, as measured, chunk by chunk.",
             "choices": list(GRADIENT_CACHES),
         },
     )

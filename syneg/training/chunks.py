@@ -32,7 +32,7 @@ class Kept(NamedTuple):
 
     Attributes:
         chunks: How many chunks, the last ones, keep activations. The others go by GradCache.
-        whole: How many of them, again the last ones, keep all; the others what matrix products gave.
+        whole: How many of them, again the last ones, keep all; the others what is not cheap to have again.
     """
 
     chunks: int
@@ -70,21 +70,17 @@ class Plan:
         laid = torch.tensor([i for chunk in self.chunks for i in chunk], device=parts[0].device)
         return torch.cat(list(parts))[torch.argsort(laid)]
 
-    def fitting(self, everything: float, products: float, memory: float) -> Kept:
+    def fitting(self, everything: float, dear: float, memory: float) -> Kept:
         """Returns what fits into memory.
 
         Args:
             everything: Bytes of a token's activations.
-            products: Bytes of what must be kept of them where the rest is computed again. As many where
-                nothing can be.
+            dear: Bytes of those that must be kept where the others are computed again.
             memory: Bytes that there are.
         """
-        sizes = np.array([self.padded(chunk) for chunk in reversed(self.chunks)])
-        sums = np.cumsum(sizes)
-        # What is computed again is there for one chunk at a time, by when the last chunk is gone.
-        again = sizes.max() * everything if products < everything else 0
-        chunks = max(int(np.searchsorted(sums * products + again, memory, side="right")), 1)
-        rest = products * (sums[chunks - 1] - sums[:chunks])
+        sums = np.cumsum([self.padded(chunk) for chunk in reversed(self.chunks)])
+        chunks = max(int(np.searchsorted(sums * dear, memory, side="right")), 1)
+        rest = dear * (sums[chunks - 1] - sums[:chunks])
         whole = int(np.searchsorted(sums[:chunks] * everything + rest, memory, side="right"))
         return Kept(chunks, max(whole, 1))
 
@@ -183,8 +179,8 @@ class ChunkBudget:
         Args:
             plan: The batch.
             passes: How many forwards every process must do (see `Embedder.without_graph`), or 0.
-            measure: Gives the bytes that a token's activations take, and those of its matrix products
-                alone; asked once.
+            measure: Gives the bytes that a token's activations take, and those of them that are not cheap
+                to have again; asked once.
         """
         count = len(plan.chunks)
         if passes > 1 and self.gradient_cache != "never":
@@ -198,9 +194,9 @@ class ChunkBudget:
             return Kept(count, 1)
         if self._bytes_per_token is None:
             self._bytes_per_token = measure(plan)
-        everything, products = self._bytes_per_token
+        everything, dear = self._bytes_per_token
         free = self.memory_share * free_memory(self.device, self.processes)
-        return plan.fitting(everything, products if self.selective else everything, free)
+        return plan.fitting(everything, dear if self.selective else everything, free)
 
     def halve(self, plan: Plan, error: BaseException) -> None:
         """Halves the chunks after memory ran out.

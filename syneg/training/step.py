@@ -1,11 +1,10 @@
 """The training step: embed every text once, take the loss over the whole batch, go back.
 
 Texts are embedded in chunks of similar length under a token budget. Chunks whose activations fit into
-memory keep them (direct), or keep what matrix products gave and compute the rest again (selective
-activation recomputation, Korthikanti et al. 2022, arXiv 2205.05198). The others go by GradCache (Gao et
-al. 2021, arXiv 2101.06983): it embeds without activations, takes the gradient of the loss with respect to
-the embeddings, and embeds chunk by chunk again to go back from there. All give the same gradients, so a
-step may do several.
+memory keep them (direct), or keep all but what is cheap to have again (see `recompute`). The others go by
+GradCache (Gao et al. 2021, arXiv 2101.06983): it embeds without activations, takes the gradient of the loss
+with respect to the embeddings, and embeds chunk by chunk again to go back from there. All give the same
+gradients, so a step may do several.
 """
 
 from __future__ import annotations
@@ -13,30 +12,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from syneg.training.chunks import Kept, Plan
 from syneg.training.losses import precise
+from syneg.training.recompute import Recomputation
 from syneg.training.texts import Padder
-
-_aten = torch.ops.aten
-PRODUCTS = [
-    _aten.mm.default,
-    _aten.addmm.default,
-    _aten._scaled_dot_product_flash_attention.default,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default,
-    _aten._scaled_dot_product_efficient_attention.default,
-    _aten._scaled_dot_product_cudnn_attention.default,
-]
-"""What selective recomputation keeps. Not bmm: scores of eager attention are large, and soon had again."""
 
 
 class Embedder:
@@ -99,29 +85,6 @@ class Embedder:
         finally:
             table.sparse = False
 
-    @contextlib.contextmanager
-    def selective(self, wanted: bool) -> Iterator[None]:
-        """Within it, if wanted, a forward keeps what matrix products gave; the way back computes the rest."""
-        if not wanted or self.transformer is None:
-            yield
-            return
-        forward, own = self.transformer.forward, "forward" in vars(self.transformer)
-
-        def fresh(*args: Any, **kwargs: Any) -> Any:
-            # Else the first time would find casts of weights that the second has to make.
-            torch.clear_autocast_cache()
-            return forward(*args, **kwargs)
-
-        context = partial(create_selective_checkpoint_contexts, PRODUCTS)
-        self.transformer.forward = partial(checkpoint, fresh, use_reentrant=False, context_fn=context)
-        try:
-            yield
-        finally:
-            if own:
-                self.transformer.forward = forward
-            else:
-                del self.transformer.forward
-
     def embed(self, plan: Plan, chunk: Sequence[int]) -> Tensor:
         """Returns the embeddings of one chunk in float32 at least, shape (chunk, d)."""
         features = self.padder.features(plan.texts, plan.starts, chunk)
@@ -175,6 +138,8 @@ class Embedder:
     ) -> Tensor:
         """Embeds all texts, takes the loss, and goes back: directly for what is kept, else by GradCache.
 
+        To be called within `sparse_table`.
+
         Args:
             plan: The texts.
             loss: Gives the loss and its gradient by the embeddings of all texts.
@@ -184,16 +149,6 @@ class Embedder:
         Returns:
             The loss.
         """
-        with self.sparse_table():
-            return self._step(plan, loss, kept, passes)
-
-    def _step(
-        self,
-        plan: Plan,
-        loss: Callable[[Tensor], tuple[Tensor, Tensor]],
-        kept: Kept,
-        passes: int,
-    ) -> Tensor:
         count = len(plan.chunks)
         first = count - kept.chunks
         parts, states = self.without_graph(plan, plan.chunks[:first], passes) if first else ([], [])
@@ -202,9 +157,10 @@ class Embedder:
             for i, chunk in enumerate(plan.chunks[first:], first):
                 # DDP prepares its one exchange in the last forward that it is told to synchronise.
                 last = i == count - 1 and not first
+                whole = i >= count - kept.whole
                 with (
                     contextlib.nullcontext() if last else self.no_sync(),
-                    self.selective(i < count - kept.whole),
+                    contextlib.nullcontext() if whole else Recomputation().of(self.model),
                 ):
                     parts.append(self.embed(plan, chunk))
         embeddings = plan.joined(parts)
@@ -244,40 +200,28 @@ class Embedder:
         """Measures what the longest chunk keeps, in bytes a padded token.
 
         Returns:
-            All activations, and what matrix products give.
+            All activations, and those that are not cheap to have again.
         """
-        kept: dict[int, int] = {}
+        everything: dict[int, int] = {}
+        dear: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        again = Recomputation()
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
+                everything[storage.data_ptr()] = storage.nbytes()
+                if again.pack(tensor) is tensor:
+                    dear[storage.data_ptr()] = storage.nbytes()
             return tensor
 
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
-        products = _ProductBytes()
         # The random state is put back, so that measuring leaves no trace in the training.
         state = RandContext(next(iter(plan.texts.tokens.values())))
-        with state, self.only_embeddings(), self.no_sync(), self.autocast(), hooks, products:
+        with state, self.only_embeddings(), self.no_sync(), self.autocast(), again.marked(self.model), hooks:
             embedding = self.embed(plan, plan.chunks[0])
-            total = sum(kept.values())
+            sums = sum(everything.values()), sum(dear.values())
         del embedding
         torch.clear_autocast_cache()
         tokens = plan.padded(plan.chunks[0])
-        return total / tokens, (total if self.transformer is None else products.bytes) / tokens
-
-
-class _ProductBytes(TorchDispatchMode):
-    """Counts the bytes of what `PRODUCTS` give within it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in PRODUCTS:
-            first = result[0] if isinstance(result, tuple) else result
-            self.bytes += first.untyped_storage().nbytes()
-        return result
+        return sums[0] / tokens, sums[1] / tokens

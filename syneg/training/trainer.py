@@ -258,7 +258,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             passes = self._passes(plan)
             try:
                 kept = self._budget.kept(plan, passes, embedder.bytes_per_token)
-                return embedder.step(plan, loss, kept, passes)
+                with embedder.sparse_table():
+                    return embedder.step(plan, loss, kept, passes)
             except torch.OutOfMemoryError as error:
                 self._budget.halve(plan, error)
                 model.zero_grad()

@@ -66,7 +66,7 @@ def test_gradient_cache_equals_direct(request, tmp_path, in_batch, which, other)
         model[0].model.encoder.layer[0].register_forward_hook(lambda *_, passes=passes: passes.append(1))
         found.append(gradients(trainer, [batch]))
         chunks = len(trainer._budget.plan(trainer._joined([batch])[1]).chunks)
-        assert chunks > 3 and len(passes) == (chunks if cache == "never" else 2 * chunks - 1)
+        assert chunks > 3 and len(passes) == (2 * chunks - 1 if cache == "always" else chunks)
     (direct_loss, direct), (cached_loss, cached) = found
     assert cached_loss == pytest.approx(direct_loss, abs=1e-6)
     assert_equal(cached, direct)
@@ -91,10 +91,10 @@ def test_keeping_some_activations_equals_direct(dropout_model_path, tmp_path, mo
 
 
 def test_memory_decides_what_is_kept():
-    """Of a token's 8 bytes 3 are what matrix products gave."""
+    """Of a token's 8 bytes 3 are not cheap to have again."""
     texts = Texts({}, torch.full((6,), 10), torch.zeros(6, dtype=torch.long), [0])
     plan = Plan(texts, [[0], [1], [2], [3], [4, 5]], torch.arange(6) * 10)
-    fits = {480: (5, 5), 479: (5, 4), 340: (5, 2), 339: (4, 2), 310: (4, 2), 309: (3, 2), 0: (1, 1)}
+    fits = {480: (5, 5), 479: (5, 4), 330: (5, 2), 329: (5, 1), 180: (5, 1), 179: (4, 1), 0: (1, 1)}
     assert {memory: plan.fitting(8, 3, memory) for memory in fits} == fits
     # Where nothing can be computed again a chunk is kept whole or not at all.
     assert [plan.fitting(8, 8, memory) for memory in (480, 479, 240, 0)] == [(5, 5), (4, 4), (2, 2), (1, 1)]
@@ -335,11 +335,11 @@ def test_evaluation_loss_and_best_model(tiny_model, tmp_path):
 def test_selective_recomputation_keeps_less(tiny_model_path, tmp_path):
     trainer = prepare(make_trainer(SentenceTransformer(tiny_model_path, device="cpu"), tmp_path))
     plan = trainer._budget.plan(trainer._joined([trainer.data_collator(make_dataset(12).to_list())])[1])
-    everything, products = trainer._embedder(trainer.model_wrapped).bytes_per_token(plan)
+    everything, dear = trainer._embedder(trainer.model_wrapped).bytes_per_token(plan)
     layers, width, inner = 2, 32, 64
-    # Query, key, value, attention's result and its output, and both products of the feed-forward network.
-    assert products == pytest.approx(4 * layers * (6 * width + inner), rel=0.01)
-    assert everything > 1.5 * products
+    # The feed-forward network's activations, and both layer norms' results.
+    assert everything - dear == pytest.approx(4 * layers * (inner + 2 * width), rel=0.1)
+    assert everything > 1.3 * dear
 
 
 def test_unusable_selective_recomputation(tmp_path):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from syneg.evaluation.arms import Run
     from syneg.sources import Source
 
-CELL = (200.0, 26.0)
+CELL = (165.0, 26.0)
 """Width and height of a chart within the results table, in pixels."""
 PLOT = (380.0, 220.0)
 """Width and height of a training curve."""
@@ -108,9 +108,9 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
 
 
 def _axes(lines: list[Line]) -> tuple[Axis, Axis]:
-    scores = make_axis([value for line in lines for value in line.by_seed.values()], 12, CELL[0] - 12)
+    scores = make_axis([value for line in lines for value in line.by_seed.values()], 12, CELL[0] - 12, 2)
     ends = [end for line in lines if line.difference for end in (line.difference.low, line.difference.high)]
-    return scores, make_axis([0.0, *ends], 12, CELL[0] - 12)
+    return scores, make_axis([0.0, *ends], 12, CELL[0] - 12, 3)
 
 
 def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[Plot]:
