@@ -63,60 +63,63 @@ class Recipe(NamedTuple):
     shape: torch.Size
 
 
-class Recomputation:
-    """Saves recipes in the place of tensors that are cheap to have again.
+def recipe_of(tensor: Tensor) -> Recipe | None:
+    """Returns how a tensor is had again; None where that is not known or not cheap."""
+    whole = tensor
+    if tensor._base is not None:
+        whole = tensor._base
+        laid_alike = whole.is_contiguous() and tensor.is_contiguous()
+        if not laid_alike or whole.numel() != tensor.numel():
+            return None
+    node: Any = whole.grad_fn
+    if node is not None and node.name() == "ToCopyBackward0":
+        node, output = node.next_functions[0]
+        if output:
+            return None
+    return Recipe(node, tensor.dtype, tensor.shape) if _is_cheap(node) else None
 
-    Within `of(model)` a forward's graph holds them; the way back may be anywhere.
+
+@contextlib.contextmanager
+def marked(model: nn.Module) -> Iterator[None]:
+    """Within it layer norms write into the graph what it lacks for computing them again."""
+
+    def mark(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if output.grad_fn is not None and output.grad_fn.name() == "NativeLayerNormBackward0":
+            output.grad_fn.metadata["eps"] = module.eps
+
+    norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
+    handles = [norm.register_forward_hook(mark) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def keeping_less(model: nn.Module) -> Iterator[None]:
+    """Within it a forward's graph keeps recipes in the place of tensors that are cheap to have again.
+
+    The way back may be outside.
     """
+    # Several operations save the same tensor, one after the other on the way back. Known by its operation's
+    # number: the operation itself would hold these hooks, and they it.
+    latest: tuple[int, torch.dtype, Tensor] | None = None
 
-    def __init__(self) -> None:
-        # Several operations save the same tensor, one after the other on the way back.
-        self._latest: tuple[Any, torch.dtype, Tensor] | None = None
-
-    @contextlib.contextmanager
-    def of(self, model: nn.Module) -> Iterator[None]:
-        """Within it `model` keeps less."""
-        with self.marked(model), torch.autograd.graph.saved_tensors_hooks(self.pack, self.unpack):
-            yield
-
-    @contextlib.contextmanager
-    def marked(self, model: nn.Module) -> Iterator[None]:
-        """Within it layer norms write into the graph what it lacks for computing them again."""
-
-        def mark(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if output.grad_fn is not None and output.grad_fn.name() == "NativeLayerNormBackward0":
-                output.grad_fn.metadata["eps"] = module.eps
-
-        norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
-        handles = [norm.register_forward_hook(mark) for norm in norms]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @staticmethod
     def pack(tensor: Tensor) -> Tensor | Recipe:
-        """Returns how a tensor is had again, or the tensor where that is not known or not cheap."""
-        whole = tensor
-        if tensor._base is not None:
-            whole = tensor._base
-            laid_alike = whole.is_contiguous() and tensor.is_contiguous()
-            if not laid_alike or whole.numel() != tensor.numel():
-                return tensor
-        node: Any = whole.grad_fn
-        if node is not None and node.name() == "ToCopyBackward0":
-            node, output = node.next_functions[0]
-            if output:
-                return tensor
-        return Recipe(node, tensor.dtype, tensor.shape) if _is_cheap(node) else tensor
+        # Detached, since an operation that saves its own result would hold itself; for good, where nothing
+        # goes back there.
+        return recipe_of(tensor) or tensor.detach()
 
-    def unpack(self, saved: Tensor | Recipe) -> Tensor:
-        """Returns the tensor that `pack` was given."""
+    def unpack(saved: Tensor | Recipe) -> Tensor:
+        nonlocal latest
         if isinstance(saved, Tensor):
             return saved
-        if self._latest is not None and self._latest[0] is saved.node and self._latest[1] == saved.dtype:
-            return self._latest[2].view(saved.shape)
-        value = _CHEAP[saved.node.name()](saved.node).to(saved.dtype)
-        self._latest = (saved.node, saved.dtype, value)
-        return value.view(saved.shape)
+        node, dtype, shape = saved
+        number = node._sequence_nr()
+        if latest is None or latest[:2] != (number, dtype):
+            latest = (number, dtype, _CHEAP[node.name()](node).to(dtype))
+        return latest[2].view(shape)
+
+    with marked(model), torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield

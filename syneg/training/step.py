@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from syneg.training.chunks import Kept, Plan
 from syneg.training.losses import precise
-from syneg.training.recompute import Recomputation
+from syneg.training.recompute import keeping_less, marked, recipe_of
 from syneg.training.texts import Padder
 
 
@@ -160,7 +160,7 @@ class Embedder:
                 whole = i >= count - kept.whole
                 with (
                     contextlib.nullcontext() if last else self.no_sync(),
-                    contextlib.nullcontext() if whole else Recomputation().of(self.model),
+                    contextlib.nullcontext() if whole else keeping_less(self.model),
                 ):
                     parts.append(self.embed(plan, chunk))
         embeddings = plan.joined(parts)
@@ -205,20 +205,19 @@ class Embedder:
         everything: dict[int, int] = {}
         dear: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
-        again = Recomputation()
 
         def count(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 everything[storage.data_ptr()] = storage.nbytes()
-                if again.pack(tensor) is tensor:
+                if recipe_of(tensor) is None:
                     dear[storage.data_ptr()] = storage.nbytes()
-            return tensor
+            return tensor.detach()  # Else what saves its own result would hold itself, for good.
 
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
         # The random state is put back, so that measuring leaves no trace in the training.
         state = RandContext(next(iter(plan.texts.tokens.values())))
-        with state, self.only_embeddings(), self.no_sync(), self.autocast(), again.marked(self.model), hooks:
+        with state, self.only_embeddings(), self.no_sync(), self.autocast(), marked(self.model), hooks:
             embedding = self.embed(plan, plan.chunks[0])
             sums = sum(everything.values()), sum(dear.values())
         del embedding
