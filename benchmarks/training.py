@@ -61,7 +61,7 @@ def make_rows(count, lengths, negatives, vocabulary, seed=0):
     ]
 
 
-def load_model(device):
+def load_model(device, precision):
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -70,7 +70,7 @@ def load_model(device):
     # Not by our own loader, which also bounds the caches of kernels: ours does in its trainer.
     model = SentenceTransformer(encoder_path(MODEL), device=device)
     model.max_seq_length = 256
-    if device == "cpu":
+    if device == "cpu" and precision == "bf16":
         model[0].model.set_attn_implementation("eager")  # The faster one here, for all contenders.
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -91,7 +91,7 @@ def contender(name, options):
     from syneg.encoders import bound_kernel_caches
 
     device = options["device"]
-    model, vocabulary = load_model(device)
+    model, vocabulary = load_model(device, options["precision"])
     rows = make_rows(
         options["steps"] * options["batch"], options["lengths"], options["negatives"], vocabulary
     )
@@ -250,7 +250,7 @@ def collator(options):
     """The collator alone, tokenising included, against the step."""
     from syneg import SyNegCollator
 
-    model, vocabulary = load_model("cpu")
+    model, vocabulary = load_model("cpu", options["precision"])
     rows = make_rows(20 * options["batch"], options["lengths"], options["negatives"], vocabulary)
     collate = SyNegCollator(model)
     start = time.perf_counter()
