@@ -71,21 +71,17 @@ def write_configuration(folder: Path, values: Mapping[str, Any]) -> Path:
     return path
 
 
-def parse_configuration(path: Path, arm: str) -> tuple[Any, Any]:
+def parse_configuration(path: Path) -> tuple[Any, Any]:
     """Returns the training's arguments (what, how) from a run's configuration.
 
     Raises:
-        InputError: Names the arm, and what is wrong in its configuration.
+        InputError: Where something in it is wrong.
     """
     from syneg.config import ConfigParser
     from syneg.training.arguments import ContrastiveArguments
     from syneg.training.run import TrainArguments
 
-    try:
-        what, how = ConfigParser((TrainArguments, ContrastiveArguments)).parse(["--config", str(path)])
-    except InputError as error:
-        raise InputError(f"arm {arm!r}: {error}") from None
-    return what, how
+    return ConfigParser((TrainArguments, ContrastiveArguments)).parse(["--config", str(path)])
 
 
 def fingerprint(values: Mapping[str, Any], *parts: str) -> str:
@@ -148,7 +144,7 @@ def train_run(bench: Bench, arm: str, seed: int, folder: Path, mark: str) -> Run
     """
     from syneg.training.run import make_trainer, save
 
-    what, how = parse_configuration(folder / "config.yaml", arm)
+    what, how = parse_configuration(folder / "config.yaml")
     started = time.perf_counter()
     trainer = make_trainer(what, how)
     trainer.train()

@@ -7,6 +7,7 @@ a comparison: each takes the next run that no other is at.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -231,12 +232,16 @@ def _position(query_id: str) -> float:
 def _write_configurations(
     arguments: CompareArguments, held: set[str], read: bool = True
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Writes every run's configuration and checks it, and its rows if `read`; returns them by (arm, seed)."""
+    """Writes every run's configuration and checks it; returns them by (arm, seed).
+
+    Rows are checked too if `read`, of the arms that are asked for: the others' may not be there yet.
+    """
     from syneg.evaluation.arms import parse_configuration, write_configuration
     from syneg.training.mixing import Mixture
     from syneg.training.run import load_rows
 
     assert isinstance(arguments.arms, dict) and isinstance(arguments.training, dict)
+    assert arguments.only is not None
     output = Path(arguments.output)
     planned: dict[tuple[str, int], dict[str, Any]] = {}
     kept: dict[str, str] = {}
@@ -255,17 +260,19 @@ def _write_configurations(
                 "logging_first_step": True,
             }
             values = {**shared, **arguments.training, **changes, "output": str(folder), "seed": seed}
-            if held:
-                dataset, split = values["dataset"], values.get("split", "train")
-                key = f"{dataset}\0{split}"
-                if key not in kept:
-                    kept[key] = _without(dataset, split, held, output)
-                values["dataset"] = kept[key]
-            path = write_configuration(folder, values)
-            what, _ = parse_configuration(path, arm)
+            wanted = arm in arguments.only
             try:
+                if held:
+                    dataset, split = values["dataset"], values.get("split", "train")
+                    key = f"{dataset}\0{split}"
+                    with contextlib.nullcontext() if wanted else contextlib.suppress(InputError):
+                        if key not in kept:
+                            kept[key] = _without(dataset, split, held, output)
+                        values["dataset"] = kept[key]
+                path = write_configuration(folder, values)
+                what, _ = parse_configuration(path)
                 Mixture.parse(what.mixture)
-                if read and (what.dataset, what.dataset_config, what.split) not in found:
+                if read and wanted and (what.dataset, what.dataset_config, what.split) not in found:
                     load_rows(what)
                     found.add((what.dataset, what.dataset_config, what.split))
             except InputError as error:

@@ -132,7 +132,9 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     )
     attention: str = field(
         default="auto",
-        metadata={"help": "eager, sdpa, flash_attention_2; auto: eager on CPU in bf16, else the model's own."},
+        metadata={
+            "help": "eager, sdpa, flash_attention_2; auto: eager on CPU in bf16, else the model's own."
+        },
     )
     gradient_variance: bool = field(
         default=False,

@@ -139,6 +139,17 @@ def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
     }
 
 
+@pytest.mark.parametrize("more", [[], ["--split", "train", "--held_back", "0.3"]])
+def test_a_data_set_that_no_chosen_arm_needs_may_be_missing(kitchen, tmp_path, more):
+    arms = {"dense": {"mixture": "dense=1"}, "later": {"mixture": "dense=1", "dataset": "out/not-built"}}
+    command = ["--config", str(kitchen / "compare.yaml"), "--output", str(tmp_path), "--seeds", "0", *more]
+    command += ["--arms", json.dumps(arms)]
+    main([*command, "--only", "dense"])
+    assert load_comparison(tmp_path).unfinished == ["later, seed 0"]
+    with pytest.raises(InputError, match="arm 'later': data set 'out/not-built'"):
+        main([*command, "--only", "later"])
+
+
 def test_what_another_process_is_at_is_left_to_it(kitchen, finished, capsys):
     output = kitchen / "shared"
     shutil.copytree(finished, output)
