@@ -109,7 +109,7 @@ def keeping_less(model: nn.Module) -> Iterator[None]:
     def pack(tensor: Tensor) -> Tensor | Recipe:
         # Detached, since an operation that saves its own result would hold itself; for good, where nothing
         # goes back there.
-        return recipe_of(tensor) or tensor.detach()
+        return recipe_of(tensor) or (tensor if tensor.is_leaf else tensor.detach())
 
     def unpack(saved: Tensor | Recipe) -> Tensor:
         nonlocal latest
