@@ -233,7 +233,7 @@ def test_rows_in_parts_give_the_whole(tmp_path, monkeypatch, in_batch):
     options = {"matryoshka_dims": [4], "symmetric": True}
     whole, _ = objective(tmp_path, **options)(expected, batch, columns, slice(0, 5))
     whole.sum().backward()
-    monkeypatch.setattr("syneg.training.objective._SCORES_AT_ONCE", 40)
+    monkeypatch.setattr("syneg.training.objective._SCORES_AT_ONCE", 20)
     loss = ContrastiveObjective(torch.nn.Identity(), ContrastiveArguments(str(tmp_path), **options))
     vectors = loss.vectors(found, columns)
     ends = [one.cut() for one in vectors]
