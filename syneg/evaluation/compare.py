@@ -44,13 +44,13 @@ class Comparison:
         settings: source, split, held_back, model, baseline, metric, arms (name -> changes), training.
         zero_shot: The model before training.
         arms: Arm -> its runs, in the order of the seeds.
-        unfinished: Runs that are missing, as "arm, seed 0".
+        unfinished: Runs that are missing: arm and seed.
     """
 
     settings: dict[str, Any]
     zero_shot: Run
     arms: dict[str, list[Run]]
-    unfinished: list[str]
+    unfinished: list[tuple[str, int]]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -177,12 +177,12 @@ def load_comparison(folder: str | Path) -> Comparison:
     if zero_shot is None:
         raise InputError(f"{folder}: the model before training is not evaluated yet. Run syneg compare.")
     arms: dict[str, list[Run]] = {}
-    unfinished = []
+    unfinished: list[tuple[str, int]] = []
     for arm in settings["arms"]:
         for seed in settings["seeds"]:
             run = read_run(run_folder(folder, arm, seed), folder, settings["fingerprints"][_key(arm, seed)])
             if run is None:
-                unfinished.append(f"{arm}, seed {seed}")
+                unfinished.append((arm, int(seed)))
             else:
                 arms.setdefault(arm, []).append(run)
     queries = {q.query_id for q in zero_shot.queries}

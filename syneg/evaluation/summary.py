@@ -163,8 +163,12 @@ def work_notes(comparison: Comparison) -> list[str]:
                 notes.append(f"{arm}: {number} negatives {said}.")
     if len({len(run.queries) for run in [comparison.zero_shot, *runs]}) > 1:
         notes.append("The runs were evaluated on different numbers of queries.")
-    if comparison.unfinished:
-        notes.append(f"Not finished: {'; '.join(comparison.unfinished)}.")
+    begun = [f"{arm}, seed {seed}" for arm, seed in comparison.unfinished if arm in comparison.arms]
+    if begun:
+        notes.append(f"Not finished: {'; '.join(begun)}.")
+    missing = dict.fromkeys(arm for arm, _ in comparison.unfinished if arm not in comparison.arms)
+    if missing:
+        notes.append(f"Not run: {', '.join(missing)}.")
     return notes
 
 

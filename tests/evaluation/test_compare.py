@@ -123,14 +123,14 @@ def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):
     main(command)
     assert records(finished) == before
     (finished / "runs/none/seed-1/run.json").unlink()
-    assert load_comparison(finished).unfinished == ["none, seed 1"]
+    assert load_comparison(finished).unfinished == [("none", 1)]
     main([*command, "--only", "none"])
     after = records(finished)
     assert {name for name in before if before[name] != after[name]} == {"runs/none/seed-1/run.json"}
     arms = json.loads((finished / "comparison.json").read_text())["arms"]
     arms["hybrid"]["learning_rate"] = 0.02
     main([*command, "--arms", json.dumps(arms), "--only", "none"])
-    assert load_comparison(finished).unfinished == ["hybrid, seed 0", "hybrid, seed 1"]
+    assert load_comparison(finished).unfinished == [("hybrid", 0), ("hybrid", 1)]
     main([*command, "--arms", json.dumps(arms)])
     again = records(finished)
     assert {name for name in after if after[name] != again[name]} == {
@@ -145,7 +145,7 @@ def test_a_data_set_that_no_chosen_arm_needs_may_be_missing(kitchen, tmp_path, m
     command = ["--config", str(kitchen / "compare.yaml"), "--output", str(tmp_path), "--seeds", "0", *more]
     command += ["--arms", json.dumps(arms)]
     main([*command, "--only", "dense"])
-    assert load_comparison(tmp_path).unfinished == ["later, seed 0"]
+    assert load_comparison(tmp_path).unfinished == [("later", 0)]
     with pytest.raises(InputError, match="arm 'later': data set 'out/not-built'"):
         main([*command, "--only", "later"])
 
@@ -158,7 +158,7 @@ def test_what_another_process_is_at_is_left_to_it(kitchen, finished, capsys):
     with FileLock(output / "runs/hybrid/seed-1/.lock"):
         main(["--config", str(kitchen / "compare.yaml"), "--output", str(output)])
     assert "hybrid, seed 1: another process is at it" in capsys.readouterr().out
-    assert load_comparison(output).unfinished == ["hybrid, seed 1"]
+    assert load_comparison(output).unfinished == [("hybrid", 1)]
     assert (output / "runs/dense/seed-1/run.json").is_file()
     main(["--config", str(kitchen / "compare.yaml"), "--output", str(output)])
     assert load_comparison(output).unfinished == []
@@ -184,7 +184,7 @@ def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
     values = yaml.safe_load((output / "runs/dense/seed-0/config.yaml").read_text())
     kept = Dataset.from_parquet(str(Path(values["dataset"]) / "train-00000-of-00001.parquet"))
     assert set(kept["query_id"]) == {f"q{i}" for i in range(len(WORDS))} - held
-    assert comparison.unfinished == ["none, seed 0", "hybrid, seed 0"]
+    assert comparison.unfinished == [("none", 0), ("hybrid", 0)]
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def make_comparison() -> Comparison:
         "dense": [make_run("dense", seed, base, ["d1", "d0"]) for seed in (0, 1)],
         "hybrid": [make_run("hybrid", seed, ours, ["d0", "d1"], steps=12) for seed in (0, 1)],
     }
-    return Comparison(settings, make_run("zero-shot", None, before, ["d2", "d3"]), arms, ["x, seed 1"])
+    return Comparison(
+        settings, make_run("zero-shot", None, before, ["d2", "d3"]), arms, [("x", 1), ("dense", 3)]
+    )
 
 
 class Page(HTMLParser):
@@ -96,7 +98,7 @@ def test_the_page_stands_alone_and_shows_the_figures():
     assert "hybrid against dense: 2 won, 1 lost, 1 equal" in words
     assert "dense against zero-shot: 1 won, 0 lost, 3 equal" in words
     assert "Not the same number of steps: dense 10, hybrid 12." in words
-    assert "Not finished: x, seed 1." in words
+    assert "Not finished: dense, seed 3." in words and "Not run: x." in words
     assert page.tags.count("polyline") == 4
 
 
