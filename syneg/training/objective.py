@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,34 +15,6 @@ from syneg.training.instances import Instances, key_of
 _SCORES_AT_ONCE = 1 << 22
 """Entries of the largest score matrix held at a time (16 MiB in float32, and several like it are made on the
 way): rows beyond it follow in turn."""
-
-
-class Vectors(NamedTuple):
-    """A batch's embeddings, as they are compared.
-
-    Attributes:
-        texts: Of all texts, shape (n, d).
-        shared: Of the in-batch candidates, shape (c, d); None where there are none.
-    """
-
-    texts: Tensor
-    shared: Tensor | None
-
-    def cut(self) -> Vectors:
-        """Returns them without what they came from; gradients end in them."""
-        return Vectors(*(None if part is None else part.detach().requires_grad_() for part in self))
-
-
-def go_back(vectors: Sequence[Vectors], ends: Sequence[Vectors]) -> None:
-    """Takes the gradients that ended in what `Vectors.cut` returned on to where that was cut off."""
-    pairs = [
-        (part, end.grad)
-        for whole, cut in zip(vectors, ends, strict=True)
-        for part, end in zip(whole, cut, strict=True)
-        if part is not None and end is not None and end.grad is not None
-    ]
-    if pairs:
-        torch.autograd.backward([part for part, _ in pairs], [gradient for _, gradient in pairs])
 
 
 @dataclass
@@ -87,28 +57,13 @@ class ContrastiveObjective(nn.Module):
             similarity = "dot" if getattr(model, "similarity_fn_name", "cosine") == "dot" else "cosine"
         self.cosine = similarity == "cosine"
 
-    def vectors(self, embeddings: Tensor, columns: Tensor | None) -> list[Vectors]:
-        """Returns what is compared: the embeddings, and their first dimensions for each Matryoshka width.
-
-        Args:
-            embeddings: Of all texts of the batch, shape (n, d).
-            columns: Positions of the in-batch candidates; None where there are none.
-        """
-        width = embeddings.shape[1]
-        found = []
-        for dim in [width, *(d for d in self.args.matryoshka_dims or [] if d < width)]:
-            texts = losses.precise(embeddings[:, :dim])
-            texts = F.normalize(texts, dim=1) if self.cosine else texts
-            found.append(Vectors(texts, None if columns is None else texts[columns]))
-        return found
-
     def forward(
-        self, vectors: Sequence[Vectors], instances: Instances, columns: Tensor | None, rows: slice
+        self, embeddings: Tensor, instances: Instances, columns: Tensor | None, rows: slice
     ) -> tuple[Tensor, Record]:
         """Returns the loss of some instances.
 
         Args:
-            vectors: See `vectors`.
+            embeddings: Of all texts of the batch, shape (n, d).
             instances: All instances of the batch, on the same device.
             columns: Positions of the in-batch candidates; None where there are none.
             rows: Which instances' losses are wanted.
@@ -116,11 +71,13 @@ class ContrastiveObjective(nn.Module):
         Returns:
             The losses, shape (rows,), and what is to be logged.
         """
-        total, record = self._at_one_width(vectors[0], instances, columns, rows)
-        for narrow in vectors[1:]:
+        dims = [embeddings.shape[1], *(d for d in self.args.matryoshka_dims or [] if d < embeddings.shape[1])]
+        total, record = self._at_full_width(self._normal(embeddings), instances, columns, rows)
+        for dim in dims[1:]:
             # Matryoshka (arXiv 2205.13147): the same loss on the first dimensions, all with weight 1.
-            total = total + self._at_one_width(narrow, instances, columns, rows)[0]
-        return total / len(vectors), record
+            part, _ = self._at_full_width(self._normal(embeddings[:, :dim]), instances, columns, rows)
+            total = total + part
+        return total / len(dims), record
 
     def row_slices(self, instances: Instances, columns: Tensor | None) -> list[slice]:
         """Returns the rows in parts small enough for their score matrices to be held at a time."""
@@ -130,10 +87,14 @@ class ContrastiveObjective(nn.Module):
         size = max(_SCORES_AT_ONCE // width, 1)
         return [slice(i, min(i + size, len(instances))) for i in range(0, len(instances), size)]
 
-    def _at_one_width(
-        self, compared: Vectors, instances: Instances, columns: Tensor | None, rows: slice
+    def _normal(self, embeddings: Tensor) -> Tensor:
+        vectors = losses.precise(embeddings)
+        return F.normalize(vectors, dim=1) if self.cosine else vectors
+
+    def _at_full_width(
+        self, vectors: Tensor, instances: Instances, columns: Tensor | None, rows: slice
     ) -> tuple[Tensor, Record]:
-        args, vectors = self.args, compared.texts
+        args = self.args
         queries = vectors[instances.query[rows]]
         positive, negatives = instances.positive[rows], instances.negatives[rows]
         source = instances.source[rows]
@@ -144,9 +105,8 @@ class ContrastiveObjective(nn.Module):
             counts = present & losses.below_margin(own[:, 1:], own[:, 0], args.false_negative_margin)
         bias = self._bias(own, source)
         shared, shared_mask, masked = None, None, torch.zeros((), device=vectors.device)
-        if columns is not None and compared.shared is not None:
-            shared = queries @ compared.shared.T
-            shared_mask, masked = self._shared_mask(shared, own, instances, columns, rows)
+        if columns is not None:
+            shared, shared_mask, masked = self._shared(queries, own, vectors, instances, columns, rows)
         loss = losses.info_nce(own, counts, args.temperature, shared, shared_mask, bias)
         with torch.no_grad():
             logits = losses.negative_logits(own, counts, args.temperature, bias)
@@ -174,10 +134,17 @@ class ContrastiveObjective(nn.Module):
             bias = torch.where(source == key_of(name), bias + log_weight, bias)
         return bias
 
-    def _shared_mask(
-        self, shared: Tensor, own: Tensor, instances: Instances, columns: Tensor, rows: slice
-    ) -> tuple[Tensor, Tensor]:
-        """Returns which in-batch candidates count, and how many were masked as false negatives."""
+    def _shared(
+        self,
+        queries: Tensor,
+        own: Tensor,
+        vectors: Tensor,
+        instances: Instances,
+        columns: Tensor,
+        rows: slice,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns scores and mask of the in-batch candidates, and how many were masked as false negatives."""
+        shared = queries @ vectors[columns].T
         keys = (
             columns,
             instances.positive[rows],
@@ -198,7 +165,7 @@ class ContrastiveObjective(nn.Module):
             hit_row, hit_column = is_sibling.nonzero().unbind(1)
             mask[siblings[hit_row, 0], hit_column] = False
         mask = mask & losses.below_margin(shared, own[:, 0], self.args.false_negative_margin)
-        return mask, (others & ~mask).sum()
+        return shared, mask, (others & ~mask).sum()
 
     def _backwards(self, vectors: Tensor, queries: Tensor, instances: Instances, rows: slice) -> Tensor:
         """InfoNCE from each positive to the queries of the batch."""

@@ -26,7 +26,7 @@ from syneg.training.chunks import ChunkBudget, Plan
 from syneg.training.collator import SyNegCollator
 from syneg.training.data import EpochLoader, check_dataset
 from syneg.training.instances import Instances
-from syneg.training.objective import ContrastiveObjective, go_back
+from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
 from syneg.training.sampling import Rows, RowSampler, StreamedSteps
 from syneg.training.saving import TrainingCard, add_section, describe, without_weights
@@ -227,9 +227,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         embeddings = plan.joined(laid)
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
-            vectors = self.loss.vectors(embeddings, columns)
             parts = [
-                self.loss(vectors, instances, columns, rows)[0].sum()
+                self.loss(embeddings, instances, columns, rows)[0].sum()
                 for rows in self.loss.row_slices(instances, columns)
             ]
         loss = torch.stack(parts).sum() / len(instances) if parts else embeddings.sum() * 0.0
@@ -284,18 +283,15 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             total = distributed.total(len(instances), args.device) if world > 1 else len(instances)
         columns = union.columns() if args.in_batch_negatives and len(union) else None
         value = torch.zeros((), device=leaf.device, dtype=leaf.dtype)
-        vectors = self.loss.vectors(everything, columns)
-        ends = [part.cut() for part in vectors]
-        for rows in self.loss.row_slices(union, columns):
-            each, record = self.loss(ends, union, columns, rows)
+        rows_of = self.loss.row_slices(union, columns)
+        for i, rows in enumerate(rows_of):
+            each, record = self.loss(everything, union, columns, rows)
             part = each.sum() / max(total, 1)
-            part.backward()
+            part.backward(retain_graph=i < len(rows_of) - 1)
             value += part.detach()
             self.report.record(record)
             # Else this slice's scores would be there until the next slice's are.
             del each, part
-        go_back(vectors, ends)
-        del vectors, ends
         gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
         if args.gradient_variance:
             self.report.variance(gradient, instances, total)
