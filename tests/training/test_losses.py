@@ -216,19 +216,23 @@ def test_against_sentence_transformers(tiny_model_path, tmp_path, symmetric):
     assert found.mean().item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_rows_in_parts_give_the_whole(tmp_path, monkeypatch):
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_rows_in_parts_give_the_whole(tmp_path, monkeypatch, in_batch):
     texts = [f"t{i}" for i in range(20)]
     batch = instances(texts, list(range(5)), list(range(5, 10)), [[10 + i, 15 + i] for i in range(5)])
-    vectors = torch.randn(20, 8, generator=torch.Generator().manual_seed(4))
-    loss = objective(tmp_path)
-    columns = batch.columns()
-    whole, _ = loss(vectors, batch, columns, slice(0, 5))
-    monkeypatch.setattr("syneg.training.objective._SCORES_AT_ONCE", 40)
-    parts = loss.row_slices(batch, columns)
-    assert len(parts) > 1
-    assert torch.allclose(
-        torch.cat([loss(vectors, batch, columns, rows)[0] for rows in parts]), whole, atol=1e-6
-    )
+    expected = torch.randn(20, 8, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    found = expected.detach().clone().requires_grad_()
+    loss = objective(tmp_path, matryoshka_dims=[4], symmetric=True)
+    columns = batch.columns() if in_batch else None
+    whole, _ = loss(expected, batch, columns, slice(0, 5))
+    whole.sum().backward()
+    monkeypatch.setattr("syneg.training.objective._SCORES_AT_ONCE", 20)
+    rows = loss.row_slices(batch, columns)
+    parts = [loss(found, batch, columns, part)[0] for part in rows]
+    assert len(parts) > 1 and torch.allclose(torch.cat(parts), whole, atol=1e-6)
+    for part in parts:
+        part.sum().backward()
+    assert torch.allclose(found.grad, expected.grad, atol=1e-6)
 
 
 def test_pack_and_unpack():
