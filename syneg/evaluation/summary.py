@@ -151,21 +151,23 @@ def work_notes(comparison: Comparison) -> list[str]:
     if len(set(per_instance.values())) > 1:
         listed = ", ".join(f"{arm} {number:g}" for arm, number in per_instance.items())
         notes.append(f"Not the same number of negatives an instance: {listed}.")
-    for name in ("fallback", "missing"):
+    for name, said in (
+        ("fallback", "Negatives that were drawn from another source than asked for"),
+        ("missing", "Negatives that could not be had"),
+    ):
         total = {arm: sum(_total(run.work[name]) for run in part) for arm, part in comparison.arms.items()}
-        for arm, number in total.items():
-            if number:
-                said = (
-                    "were drawn from another source than asked for"
-                    if name == "fallback"
-                    else "could not be had"
-                )
-                notes.append(f"{arm}: {number} negatives {said}.")
+        listed = ", ".join(f"{arm} {number}" for arm, number in total.items() if number)
+        if listed:
+            notes.append(f"{said}: {listed}.")
     if len({len(run.queries) for run in [comparison.zero_shot, *runs]}) > 1:
         notes.append("The runs were evaluated on different numbers of queries.")
-    begun = [f"{arm}, seed {seed}" for arm, seed in comparison.unfinished if arm in comparison.arms]
+    begun: dict[str, list[str]] = {}
+    for arm, seed in comparison.unfinished:
+        if arm in comparison.arms:
+            begun.setdefault(arm, []).append(str(seed))
     if begun:
-        notes.append(f"Not finished: {'; '.join(begun)}.")
+        listed = "; ".join(f"{arm} (seed {', '.join(seeds)})" for arm, seeds in begun.items())
+        notes.append(f"Not finished: {listed}.")
     missing = dict.fromkeys(arm for arm, _ in comparison.unfinished if arm not in comparison.arms)
     if missing:
         notes.append(f"Not run: {', '.join(missing)}.")

@@ -11,9 +11,10 @@ from syneg.errors import InputError
 from syneg.evaluation.arms import Run
 from syneg.evaluation.compare import Comparison
 from syneg.evaluation.mteb import QueryScores
-from syneg.evaluation.report.charts import make_axis, mean_series
+from syneg.evaluation.report.charts import make_axis
 from syneg.evaluation.report.page import query_examples, render, training_plots
 from syneg.evaluation.report.run import main
+from syneg.evaluation.work import mean_series, run_time, work_of, work_table
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
 from .conftest import make_source
@@ -98,8 +99,9 @@ def test_the_page_stands_alone_and_shows_the_figures():
     assert "hybrid against dense: 2 won, 1 lost, 1 equal" in words
     assert "dense against zero-shot: 1 won, 0 lost, 3 equal" in words
     assert "Not the same number of steps: dense 10, hybrid 12." in words
-    assert "Not finished: dense, seed 3." in words and "Not run: x." in words
+    assert "Not finished: dense (seed 3)." in words and "Not run: x." in words
     assert page.tags.count("polyline") == 4
+    assert words.count("0.100, 0.500, 1.000") == 2
 
 
 def test_wins_and_losses_are_ordered_by_their_size():
@@ -137,6 +139,22 @@ def test_without_a_finished_baseline_nothing_is_tested():
     comparison = dataclasses.replace(comparison, arms={"hybrid": comparison.arms["hybrid"]})
     words = " ".join(Page(render(comparison, make_source())).text.split())
     assert "hybrid against zero-shot" in words and "for the 0 comparisons" in words
+
+
+def test_work_is_averaged_over_an_arms_runs():
+    comparison = make_comparison()
+    dense, hybrid = work_of(comparison)
+    assert (dense.rows, dense.steps, hybrid.steps) == ("4", "10", "12")
+    assert dense.negatives == {"dense": 2.0}
+    # Logged at steps 1, 5 and 10 as 0.1 a step; the gradient's variance was not logged.
+    assert dense.course == {"dense_mass": pytest.approx((0.1, 0.5, 1.0))}
+    assert run_time(comparison) == "4 runs, 0 minutes of training and evaluation."
+    head, _, first, second = work_table(comparison).splitlines()
+    assert [cell.strip() for cell in head.split("|")][-3:-1] == [
+        "softmax mass of dense",
+        "variance of the gradient",
+    ]
+    assert "0.100, 0.500, 1.000" in first and "dense 2.00" in first and "12" in second
 
 
 def test_curves_are_means_over_seeds():

@@ -100,13 +100,3 @@ def line_plot(
         if line
     ]
     return Plot(title, meaning, x, y, curves)
-
-
-def mean_series(histories: Sequence[Sequence[Mapping[str, float]]], key: str) -> list[tuple[float, float]]:
-    """Returns (step, mean over the runs that logged `key` at that step)."""
-    by_step: dict[float, list[float]] = {}
-    for history in histories:
-        for line in history:
-            if key in line and math.isfinite(line[key]):
-                by_step.setdefault(line["step"], []).append(line[key])
-    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]

@@ -6,13 +6,23 @@ import base64
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.compare import Comparison
-from syneg.evaluation.report.charts import Axis, Plot, line_plot, make_axis, mean_series
+from syneg.evaluation.report.charts import Axis, Plot, line_plot, make_axis
 from syneg.evaluation.summary import Line, format_p, query_means, summarise, work_notes
 from syneg.evaluation.table import HEADINGS
+from syneg.evaluation.work import (
+    GRADIENT_VARIANCE,
+    format_course,
+    format_negatives,
+    logged_masses,
+    mean_series,
+    run_time,
+    source_of,
+    work_of,
+)
 from syneg.sources import document_text
 
 if TYPE_CHECKING:
@@ -100,7 +110,13 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
         plot=PLOT,
         colours=colours,
         plots=training_plots(comparison, colours),
-        work=_work(comparison),
+        work=work_of(comparison),
+        format_negatives=format_negatives,
+        format_course=format_course,
+        masses=logged_masses(comparison),
+        source_of=source_of,
+        gradient_variance=GRADIENT_VARIANCE,
+        run_time=run_time(comparison),
         notes=work_notes(comparison),
         examples=list(query_examples(comparison, source, examples)),
         format_p=format_p,
@@ -116,21 +132,16 @@ def _axes(lines: list[Line]) -> tuple[Axis, Axis]:
 def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[Plot]:
     """Returns the curves of what was logged: loss, softmax mass by source, variance of the gradient."""
     histories = {arm: [run.history for run in runs] for arm, runs in comparison.arms.items()}
-    logged = {key for runs in histories.values() for history in runs for line in history for key in line}
     wanted = [("loss", "Loss", "Mean over the seeds, at each logged step.")]
-    for key in sorted(logged):
-        if key.endswith("_mass") and key != "own_negatives_mass":
-            name = key.removesuffix("_mass")
-            wanted.append(
-                (
-                    key,
-                    f"Softmax mass of {name} negatives",
-                    "Their share of the softmax: what they weigh in the gradient.",
-                )
-            )
-    wanted.append(
-        ("gradient_variance", "Variance of the gradient", "Over a batch's instances, by the query.")
-    )
+    wanted += [
+        (
+            key,
+            f"Softmax mass of {source_of(key)} negatives",
+            "Their share of the softmax: what they weigh in the gradient.",
+        )
+        for key in logged_masses(comparison)
+    ]
+    wanted.append((GRADIENT_VARIANCE, "Variance of the gradient", "Over a batch's instances, by the query."))
     plots = []
     for key, title, meaning in wanted:
         series = {arm: mean_series(runs, key) for arm, runs in histories.items()}
@@ -195,27 +206,3 @@ def _documents(source: Source, ids: list[str], relevant: set[str]) -> list[Docum
         short = text if len(text) <= EXCERPT else text[:EXCERPT].rsplit(" ", 1)[0] + " …"
         found.append(Document(document_id, short, document_id in relevant))
     return found
-
-
-def _work(comparison: Comparison) -> list[dict[str, Any]]:
-    """Returns what each arm did, summed or averaged over its runs."""
-    table = []
-    for arm, runs in comparison.arms.items():
-        work = [run.work for run in runs]
-        instances = sum(part["instances"] for part in work)
-        drawn: dict[str, int] = {}
-        for part in work:
-            for name, number in part["negatives"].items():
-                drawn[name] = drawn.get(name, 0) + number
-        table.append(
-            {
-                "arm": arm,
-                "changes": comparison.settings["arms"].get(arm, {}),
-                "rows": "/".join(str(n) for n in sorted({part["rows"] for part in work})),
-                "steps": "/".join(str(n) for n in sorted({part["steps"] for part in work})),
-                "negatives": {name: number / max(instances, 1) for name, number in sorted(drawn.items())},
-                "train_seconds": sum(part["train_seconds"] for part in work) / len(work),
-                "evaluate_seconds": sum(part["evaluate_seconds"] for part in work) / len(work),
-            }
-        )
-    return table

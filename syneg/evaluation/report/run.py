@@ -21,13 +21,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ConfigParser(
         [ReportArguments],
         prog="syneg report",
-        description="Writes report.html, which needs no network, and table.md from a comparison.",
+        description="Writes report.html, which needs no network, and the tables table.md and work.md.",
     )
     (arguments,) = parser.parse(argv)
 
     from syneg.evaluation.compare import load_comparison
     from syneg.evaluation.report.page import render
     from syneg.evaluation.summary import summary_table, work_notes
+    from syneg.evaluation.work import run_time, work_table
     from syneg.sources import load_source
 
     comparison = load_comparison(arguments.comparison)
@@ -37,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     table = summary_table(comparison)
     (output / "table.md").write_text(table, encoding="utf-8")
+    work = work_table(comparison)
+    (output / "work.md").write_text(work, encoding="utf-8")
     (output / "report.html").write_text(render(comparison, source, arguments.examples), encoding="utf-8")
     print(table, end="")
     for note in work_notes(comparison):
         print(note)
+    print()
+    print(work, end="")
+    print(run_time(comparison))
     print(output / "report.html")
