@@ -1,9 +1,7 @@
-"""Mining measured: against sentence-transformers, at a million documents, and with hidden positives.
+"""Mining measured: against sentence-transformers, and at a million documents.
 
     python benchmarks/mining.py compare --source DATA/medquad [--queries N]
     python benchmarks/mining.py scale --documents 100000 1000000
-    python benchmarks/mining.py hidden --source DATA/medquad
-    python benchmarks/mining.py audit --source DATA/scifact --recordings scifact-train.jsonl
 
 Each measured side runs in a process of its own. Memory is the peak of the resident set beyond what the
 process holds once its libraries and the model are loaded (Linux only).
@@ -19,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -317,135 +314,10 @@ def one_scale(documents: int, queries: int, index: str, keep: str | None, only_p
         )
 
 
-def hidden(args: argparse.Namespace) -> None:
-    """Hides a third of the positives of queries with several; counts those that come back as negatives."""
-    from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
-    from syneg.sources import Pairs, load_source
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = subset(args.source, args.subset, folder, several=True) if args.subset else args.source
-        source = load_source(path)
-    rng = np.random.default_rng(0)
-    qrels = source.qrels[args.split]
-    hidden_pairs: set[tuple[int, int]] = set()
-    query_rows, positive_rows = [], []
-    for query, docs in qrels.items():
-        relevant = sorted(d for d, relevance in docs.items() if relevance > 0)
-        if len(relevant) < 2:
-            continue
-        gone = set(rng.permutation(relevant)[: max(1, len(relevant) // 3)].tolist())
-        row = int(source.query_ids.get_loc(query))
-        for document in relevant:
-            if document in gone:
-                hidden_pairs.add((row, int(source.document_ids.get_loc(document))))
-                docs.pop(document)
-            else:
-                query_rows.append(row)
-                positive_rows.append(int(source.document_ids.get_loc(document)))
-    pairs = Pairs(source, np.array(query_rows), np.array(positive_rows))
-    print(f"{len(set(query_rows))} queries with several positives; {len(hidden_pairs)} positives hidden")
-    print("miner   margin by   margin  kept  hidden among the kept (of all hidden)  negatives lost   short")
-    for miner, by, margin in settings():
-        rules = MiningArguments(
-            miners=miner,
-            encoder=ENCODER,
-            mined_per_miner=KEEP,
-            mining_depth=DEPTH,
-            relative_margin={miner: margin} if margin is not None else {},
-            margin_scores=by,
-            mining_cache=args.cache,
-            mining_device="cpu",
-        )
-        mined = mine(pairs, rules)
-        report = mined.report.miners[miner]
-        per_pair = np.diff(mined.offsets)
-        owner = np.repeat(pairs.query_rows, per_pair)
-        back = set(zip(owner.tolist(), mined.document_rows.tolist(), strict=True)) & hidden_pairs
-        rules.mined_per_miner = DEPTH
-        everything = mine(pairs, rules)
-        let_in = set(
-            zip(
-                np.repeat(pairs.query_rows, np.diff(everything.offsets)).tolist(),
-                everything.document_rows.tolist(),
-                strict=True,
-            )
-        )
-        dropped = everything.report.miners[miner].dropped["relative_margin"]
-        total = len(everything.document_rows) + dropped
-        true_dropped = dropped - _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs)
-        print(
-            f"{miner:7} {by:11} {'none' if margin is None else margin:>6} {report.kept:6} "
-            f"{len(back):6} ({len(back) / len(hidden_pairs):6.1%})                     "
-            f"{true_dropped / max(1, total):14.1%} {report.short_rows:7}",
-            flush=True,
-        )
-
-
-def _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs) -> int:
-    """Returns how many of what the margin dropped were hidden positives, counted a pair."""
-    from dataclasses import replace
-
-    from syneg.mining.mine import mine
-
-    if not rules.relative_margin:
-        return 0
-    without = mine(pairs, replace(rules, relative_margin={}))
-    owner = np.repeat(np.arange(len(pairs)), np.diff(without.offsets))
-    inside = zip(pairs.query_rows[owner].tolist(), without.document_rows.tolist(), strict=True)
-    before = sum(pair in hidden_pairs for pair in inside)
-    owner = np.repeat(np.arange(len(pairs)), np.diff(everything.offsets))
-    inside = zip(pairs.query_rows[owner].tolist(), everything.document_rows.tolist(), strict=True)
-    return before - sum(pair in hidden_pairs for pair in inside)
-
-
-def settings() -> Iterable[tuple[str, str, float | None]]:
-    """Yields miner, whose scores the margin compares, and the margin."""
-    for margin in (None, 0.02, 0.05, 0.1, 0.2):
-        yield "dense", "own", margin
-    yield "bm25", "own", None
-    yield "bm25", "own", 0.05
-    yield "bm25", "own", 0.2
-    yield "bm25", "dense", 0.05
-    yield "bm25", "dense", 0.1
-    yield "random", "own", None
-
-
-def run_audit(args: argparse.Namespace) -> None:
-    """Audits recorded synthetic negatives against mined ones."""
-    from syneg.encoders import load_encoder
-    from syneg.gating.audit import audit
-    from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
-    from syneg.rows import SYNTHETIC, make_negative, make_row
-    from syneg.sources import load_source
-
-    source = load_source(args.source)
-    pairs = source.pairs("train")
-    recorded: dict[tuple[str, str], list[str]] = {}
-    with open(args.recordings, encoding="utf-8") as file:
-        for record in map(json.loads, file):
-            key = (str(record["query_id"]), str(record["positive_id"]))
-            recorded.setdefault(key, []).append(record["text"])
-    options = {"mined_per_miner": 1, "encoder": ENCODER, "mining_cache": args.cache, "mining_device": "cpu"}
-    mined = mine(pairs, MiningArguments(miners=args.miners, **options))
-    rows = []
-    for pair, negatives in zip(pairs, mined, strict=True):
-        texts = recorded.get((pair.query_id, pair.positive_id), [])
-        if args.control:
-            texts = [pair.positive]
-        written = [make_negative(text, SYNTHETIC) for text in texts]
-        rows.append(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, negatives + written))
-    model = None if args.without_embeddings else load_encoder(ENCODER, device="cpu")
-    encode = None if model is None else lambda texts: model.encode_document(texts, batch_size=8)
-    print("\n".join(audit(rows, encode).lines()))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["compare", "scale", "hidden", "audit", "side", "one-scale"])
+    parser.add_argument("what", choices=["compare", "scale", "side", "one-scale"])
     parser.add_argument("--source")
-    parser.add_argument("--split", default="train")
     parser.add_argument("--queries", type=int)
     parser.add_argument("--subset", type=int, help="draw this many documents of the source")
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
@@ -455,13 +327,9 @@ def main() -> None:
     parser.add_argument("--output")
     parser.add_argument("--documents", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--index", default="flat", choices=["flat", "ivf", "ivfpq"])
-    parser.add_argument("--without_embeddings", action="store_true", help="audit words and surface only")
-    parser.add_argument("--control", action="store_true", help="audit positives in the synthetic ones' place")
     parser.add_argument("--given", action="store_true", help="compare the search alone, on random embeddings")
     parser.add_argument("--folder", help="where `scale` keeps its vectors for the next time")
     parser.add_argument("--only_prepare", action="store_true", help="only make the vectors")
-    parser.add_argument("--recordings")
-    parser.add_argument("--miners", default="bm25,dense")
     args = parser.parse_args()
     if args.what == "side":
         result = run_side(args.side, args.source, args.queries, args.batch, args.cache, args.given)
@@ -469,7 +337,7 @@ def main() -> None:
     elif args.what == "one-scale":
         one_scale(args.documents[0], args.queries, args.index, args.folder, args.only_prepare)
     else:
-        {"compare": compare, "scale": scale, "hidden": hidden, "audit": run_audit}[args.what](args)
+        {"compare": compare, "scale": scale}[args.what](args)
 
 
 if __name__ == "__main__":

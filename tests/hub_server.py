@@ -15,12 +15,12 @@ import hashlib
 import json
 import re
 import threading
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from hub_faults import Cut, Fault, HubError, User
 from hub_repos import Commit, File, Repo, entries
 
 ENVIRONMENT = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0"}
@@ -28,49 +28,6 @@ LFS_SUFFIXES = (".parquet", ".safetensors", ".bin", ".arrow")
 LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "odc-by", "other", "unknown"}
 PAGE = 3
 """Entries of a page of a tree; small, so that clients have to follow the links."""
-
-
-@dataclass
-class User:
-    name: str
-    can_write: frozenset[str]
-    """Namespaces, of users and organisations, that the token may write to."""
-
-
-@dataclass
-class Fault:
-    """What goes wrong with requests that match.
-
-    Attributes:
-        method: The request's method.
-        path: A pattern that is searched for in the path.
-        skip: How many requests it lets pass before.
-        times: How many requests it happens to.
-        status: Answered with this status.
-        headers: Headers of that answer.
-        cut: The connection is closed after this many bytes of the request's body.
-        lose_reply: The request is carried out, then the connection is closed without an answer.
-    """
-
-    method: str
-    path: str
-    skip: int = 0
-    times: int = 1
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    message: str = "made to fail"
-    cut: int | None = None
-    lose_reply: bool = False
-
-
-class HubError(Exception):
-    def __init__(self, status: int, message: str, code: str | None = None, **extra: Any) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code, self.extra = status, message, code, extra
-
-
-class Cut(Exception):
-    """The connection is to be closed without an answer."""
 
 
 class HubServer:
