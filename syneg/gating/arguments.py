@@ -61,6 +61,13 @@ class GatingArguments:
             "help": "m in 'teacher score <= positive's - |positive's| * m', what a negative must meet."
         },
     )
+    teacher_max_margin: float | None = field(
+        default=None,
+        metadata={
+            "help": "M in 'teacher score >= positive's - |positive| * M', below which a negative, of any "
+            "source, is too easy and dropped; with --teacher_margin a band. null for none."
+        },
+    )
     teacher_batch_size: int = field(default=32, metadata={"help": "Pairs that the teacher scores at once."})
     teacher_device: str | None = field(
         default=None, metadata={"help": "cpu, cuda ...; the first accelerator there is where not given."}
@@ -131,6 +138,11 @@ class GatingArguments:
             raise InputError(
                 f"--min_length_ratio {self.min_length_ratio}: must be at least 0 and below "
                 f"--max_length_ratio ({self.max_length_ratio})."
+            )
+        if self.teacher_max_margin is not None and self.teacher_max_margin <= self.teacher_margin:
+            raise InputError(
+                f"--teacher_max_margin {self.teacher_max_margin}: must be above --teacher_margin "
+                f"({self.teacher_margin}); between the two lies what is kept."
             )
         for key in ("max_copied", "near_duplicate"):
             if not 0 <= getattr(self, key) <= 1:

@@ -25,7 +25,8 @@ class Teacher:
 
     A negative must satisfy ``score <= positive - |positive| * margin``. A mined one that does not is
     dropped. A synthetic one may differ from the positive in the one fact that matters, which a score
-    does not see: by default it is only marked for the judge.
+    does not see: by default it is only marked for the judge. With `teacher_max_margin` a negative of any
+    source must also satisfy ``score >= positive - |positive| * max_margin``.
 
     Args:
         args: The model and its margin.
@@ -67,6 +68,9 @@ class Teacher:
             score = scores[row["query"], negative["text"]]
             positive = scores[row["query"], row["positive"]]
             scored: Negative = {**negative, "teacher_score": score, "positive_teacher_score": positive}
+            if self._easy(score, positive):
+                self._drop(gated, scored, "too far from the positive", tolls)
+                continue
             if score <= positive - abs(positive) * self.args.teacher_margin:
                 kept.append(scored)
                 continue
@@ -79,11 +83,19 @@ class Teacher:
                     ] += 1
                 kept.append(scored)
                 continue
-            reason = f"The teacher scores it {score:.4f}, the positive {positive:.4f}."
-            gated.dropped.append(make_dropped(row, scored, self.name, reason))
-            tolls.dropped[self.name, "too near to the positive", negative["source"]] += 1
+            self._drop(gated, scored, "too near to the positive", tolls)
         gated.row = {**row, "negatives": kept}
         return gated
+
+    def _easy(self, score: float, positive: float) -> bool:
+        widest = self.args.teacher_max_margin
+        return widest is not None and score < positive - abs(positive) * widest
+
+    def _drop(self, gated: Gated, scored: Negative, kind: str, tolls: Tolls) -> None:
+        score, positive = scored["teacher_score"], scored["positive_teacher_score"]
+        reason = f"The teacher scores it {score:.4f}, the positive {positive:.4f}."
+        gated.dropped.append(make_dropped(gated.row, scored, self.name, reason))
+        tolls.dropped[self.name, kind, scored["source"]] += 1
 
 
 def cross_encoder_scorer(spec: str, batch_size: int, device: str | None) -> Any:

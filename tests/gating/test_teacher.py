@@ -67,6 +67,21 @@ def test_a_score_alone_does_not_kill_a_synthetic_one(choice: str, left: int, ver
     assert sum(tolls.notes.values()) == (2 if choice == "judge" else 0)
 
 
+@pytest.mark.parametrize("source", ["bm25", SYNTHETIC])
+def test_a_band_drops_what_is_too_easy(source: str) -> None:
+    # The positive has 2, so the band is from -1 to 1.9.
+    (gated, _), tolls, _ = teach(source, teacher_max_margin=1.5, teacher_synthetic="drop")
+    assert [n["text"] for n in gated.row["negatives"]] == ["far"]
+    assert "scores it -3.0000, the positive 2.0000" in gated.dropped[1]["reason"]
+    assert tolls.dropped["teacher", "too far from the positive", source] == 2
+    assert tolls.dropped["teacher", "too near to the positive", source] == 2
+
+
+def test_an_empty_band_is_refused() -> None:
+    with pytest.raises(InputError, match=r"teacher_max_margin 0\.05: must be above"):
+        teach(teacher_max_margin=0.05)
+
+
 def test_a_bi_encoder_scores_as_the_model_does(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
