@@ -161,6 +161,10 @@ class ReportArguments:
 
     comparison: str = field(metadata={"help": "The folder that `syneg compare` wrote."})
     output: str | None = field(default=None, metadata={"help": "The folder to write; the same if null."})
+    baseline: str | None = field(
+        default=None,
+        metadata={"help": "The arm that the others are compared with; the comparison's own if null."},
+    )
     examples: int = field(
         default=5, metadata={"help": "Queries shown among each arm's largest wins and losses."}
     )

@@ -115,6 +115,13 @@ def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
     html = (tmp_path / "report.html").read_text()
     assert (tmp_path / "table.md").read_text() in capsys.readouterr().out
     assert "Softmax mass of synthetic negatives" in html and "hybrid against dense" in html
+    assert (tmp_path / "work.md").read_text().count("\n") == 5
+    report(["--comparison", str(finished), "--output", str(tmp_path), "--baseline", "none"])
+    assert "less none" in (tmp_path / "table.md").read_text()
+    assert "hybrid against none" in (tmp_path / "report.html").read_text()
+    assert "less dense" in (finished / "table.md").read_text()
+    with pytest.raises(InputError, match="unknown arm 'nun'"):
+        report(["--comparison", str(finished), "--output", str(tmp_path), "--baseline", "nun"])
 
 
 def test_only_what_is_missing_or_changed_is_run(kitchen, finished, capsys):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 from syneg.config import ConfigParser
+from syneg.errors import unknown
 from syneg.evaluation.arguments import ReportArguments
 
 
@@ -16,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The command line after ``report``.
 
     Raises:
-        InputError: Where the folder holds no comparison, or its source can no longer be read.
+        InputError: Where the folder holds no comparison, its source can no longer be read, or the
+            baseline is none of its arms.
     """
     parser = ConfigParser(
         [ReportArguments],
@@ -32,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.sources import load_source
 
     comparison = load_comparison(arguments.comparison)
+    if arguments.baseline is not None:
+        if arguments.baseline not in comparison.settings["arms"]:
+            raise unknown("arm", arguments.baseline, comparison.settings["arms"])
+        changed = {**comparison.settings, "baseline": arguments.baseline}
+        comparison = dataclasses.replace(comparison, settings=changed)
     settings = comparison.settings
     source = load_source(settings["source"], settings["unknown_documents"])
     output = Path(arguments.output or arguments.comparison)
