@@ -57,21 +57,12 @@ def hidden(args: argparse.Namespace) -> None:
         )
         mined = mine(pairs, rules)
         report = mined.report.miners[miner]
-        per_pair = np.diff(mined.offsets)
-        owner = np.repeat(pairs.query_rows, per_pair)
-        back = set(zip(owner.tolist(), mined.document_rows.tolist(), strict=True)) & hidden_pairs
+        back = hidden_pairs.intersection(found(mined, pairs))
         rules.mined_per_miner = DEPTH
         everything = mine(pairs, rules)
-        let_in = set(
-            zip(
-                np.repeat(pairs.query_rows, np.diff(everything.offsets)).tolist(),
-                everything.document_rows.tolist(),
-                strict=True,
-            )
-        )
         dropped = everything.report.miners[miner].dropped["relative_margin"]
         total = len(everything.document_rows) + dropped
-        true_dropped = dropped - _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs)
+        true_dropped = dropped - _hidden_dropped(everything, hidden_pairs, rules, pairs)
         print(
             f"{miner:7} {by:11} {'none' if margin is None else margin:>6} {report.kept:6} "
             f"{len(back):6} ({len(back) / len(hidden_pairs):6.1%})                     "
@@ -80,7 +71,13 @@ def hidden(args: argparse.Namespace) -> None:
         )
 
 
-def _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs) -> int:
+def found(mined, pairs) -> list[tuple[int, int]]:
+    """Returns the rows of query and document of every mined negative."""
+    queries = np.repeat(pairs.query_rows, np.diff(mined.offsets))
+    return list(zip(queries.tolist(), mined.document_rows.tolist(), strict=True))
+
+
+def _hidden_dropped(everything, hidden_pairs, rules, pairs) -> int:
     """Returns how many of what the margin dropped were hidden positives, counted a pair."""
     from dataclasses import replace
 
@@ -89,12 +86,8 @@ def _hidden_dropped(everything, hidden_pairs, let_in, miner, rules, pairs) -> in
     if not rules.relative_margin:
         return 0
     without = mine(pairs, replace(rules, relative_margin={}))
-    owner = np.repeat(np.arange(len(pairs)), np.diff(without.offsets))
-    inside = zip(pairs.query_rows[owner].tolist(), without.document_rows.tolist(), strict=True)
-    before = sum(pair in hidden_pairs for pair in inside)
-    owner = np.repeat(np.arange(len(pairs)), np.diff(everything.offsets))
-    inside = zip(pairs.query_rows[owner].tolist(), everything.document_rows.tolist(), strict=True)
-    return before - sum(pair in hidden_pairs for pair in inside)
+    before, after = (sum(pair in hidden_pairs for pair in found(m, pairs)) for m in (without, everything))
+    return before - after
 
 
 def settings() -> Iterable[tuple[str, str, float | None]]:

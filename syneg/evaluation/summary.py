@@ -12,6 +12,7 @@ import numpy as np
 from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.significance import Difference, holm, paired_difference
 from syneg.evaluation.table import HEADINGS, aligned
+from syneg.evaluation.work import work_of
 
 if TYPE_CHECKING:
     from syneg.evaluation.arms import Run
@@ -135,19 +136,13 @@ def work_notes(comparison: Comparison) -> list[str]:
     """Returns what a reader must know before comparing: unequal work, what is missing or unfinished."""
     notes = []
     runs = [run for arm in comparison.arms.values() for run in arm]
-    for key, what in (("steps", "steps"), ("rows", "rows"), ("instances", "instances")):
-        counts = {arm: sorted({run.work[key] for run in part}) for arm, part in comparison.arms.items()}
-        if len({tuple(values) for values in counts.values()}) > 1:
-            listed = ", ".join(f"{arm} {'/'.join(map(str, values))}" for arm, values in counts.items())
+    work = work_of(comparison)
+    for what in ("steps", "rows", "instances"):
+        counts = {part.arm: getattr(part, what) for part in work}
+        if len(set(counts.values())) > 1:
+            listed = ", ".join(f"{arm} {number}" for arm, number in counts.items())
             notes.append(f"Not the same number of {what}: {listed}.")
-    per_instance = {
-        arm: round(
-            sum(sum(r.work["negatives"].values()) for r in part)
-            / max(sum(r.work["instances"] for r in part), 1),
-            2,
-        )
-        for arm, part in comparison.arms.items()
-    }
+    per_instance = {part.arm: round(sum(part.negatives.values()), 2) for part in work}
     if len(set(per_instance.values())) > 1:
         listed = ", ".join(f"{arm} {number:g}" for arm, number in per_instance.items())
         notes.append(f"Not the same number of negatives an instance: {listed}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ class Work:
         changes: Its configuration, where it differs.
         rows: Rows of the training set; several numbers where the runs differ.
         steps: Optimiser steps, likewise.
+        instances: Instances that were trained on, likewise.
         negatives: Source -> negatives of its own that an instance had, on average.
         train_seconds: Mean over the runs.
         evaluate_seconds: Mean over the runs.
@@ -37,6 +39,7 @@ class Work:
     changes: Mapping[str, Any]
     rows: str
     steps: str
+    instances: str
     negatives: dict[str, float]
     train_seconds: float
     evaluate_seconds: float
@@ -50,17 +53,21 @@ def work_of(comparison: Comparison) -> list[Work]:
     for arm, runs in comparison.arms.items():
         work = [run.work for run in runs]
         instances = sum(part["instances"] for part in work)
-        drawn: dict[str, int] = {}
+        drawn: Counter[str] = Counter()
         for part in work:
-            for name, number in part["negatives"].items():
-                drawn[name] = drawn.get(name, 0) + number
+            drawn.update(part["negatives"])
+        rows, steps, counted = (
+            "/".join(str(n) for n in sorted({part[key] for part in work}))
+            for key in ("rows", "steps", "instances")
+        )
         series = {key: mean_series([run.history for run in runs], key) for key in keys}
         found.append(
             Work(
                 arm,
                 comparison.settings["arms"].get(arm, {}),
-                "/".join(str(n) for n in sorted({part["rows"] for part in work})),
-                "/".join(str(n) for n in sorted({part["steps"] for part in work})),
+                rows,
+                steps,
+                counted,
                 {name: number / max(instances, 1) for name, number in sorted(drawn.items())},
                 sum(part["train_seconds"] for part in work) / len(work),
                 sum(part["evaluate_seconds"] for part in work) / len(work),
