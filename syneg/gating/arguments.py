@@ -68,6 +68,14 @@ class GatingArguments:
             "source, is too easy and dropped; with --teacher_margin a band. null for none."
         },
     )
+    teacher_max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest input of the teacher in tokens, a pair of texts for a cross-encoder; its own "
+            "where not given. A bi-encoder that has also mined filters mined negatives once more, unless "
+            "this is --encode_max_length."
+        },
+    )
     teacher_batch_size: int = field(default=32, metadata={"help": "Pairs that the teacher scores at once."})
     teacher_device: str | None = field(
         default=None, metadata={"help": "cpu, cuda ...; the first accelerator there is where not given."}
@@ -144,6 +152,8 @@ class GatingArguments:
                 f"--teacher_max_margin {self.teacher_max_margin}: must be above --teacher_margin "
                 f"({self.teacher_margin}); between the two lies what is kept."
             )
+        if self.teacher_max_length is not None and self.teacher_max_length < 1:
+            raise InputError(f"--teacher_max_length {self.teacher_max_length}: must be at least 1.")
         for key in ("max_copied", "near_duplicate"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"--{key} {getattr(self, key)}: must be between 0 and 1.")

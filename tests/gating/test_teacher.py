@@ -95,6 +95,75 @@ def test_a_bi_encoder_scores_as_the_model_does(tmp_path: Path) -> None:
     assert np.allclose(bi_encoder_scorer(path, 4, "cpu")(pairs), expected, atol=0.03)
 
 
+def test_a_bi_encoder_embeds_a_document_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    seen: list[list[str]] = []
+    encode = SentenceTransformer.encode_document
+
+    def counted(self, texts, **kwargs):
+        seen.append(list(texts))
+        return encode(self, texts, **kwargs)
+
+    monkeypatch.setattr(SentenceTransformer, "encode_document", counted)
+    path = tiny_encoder(tmp_path)
+    score = bi_encoder_scorer(path, 4, "cpu")
+    first = score([("one", "item1 item2"), ("one", "item3 item4"), ("two", "item1 item2")])
+    again = score([("one", "item3 item4"), ("one", "item5 item6"), ("one", "item1 item2")])
+    assert seen == [["item1 item2", "item3 item4"], ["item5 item6"]]
+    assert np.allclose(again[[2, 0]], first[:2], atol=0.01)
+    # Room for two: of those used last, the two that were asked for last stay.
+    seen.clear()
+    size = SentenceTransformer(path, device="cpu").get_embedding_dimension()
+    score = bi_encoder_scorer(path, 4, "cpu", remembered_bytes=2 * 4 * size)
+    for documents in (
+        ["item1 item2", "item3 item4", "item5 item6"],
+        ["item5 item6", "item1 item2"],
+        ["item5 item6"],
+    ):
+        score([("one", document) for document in documents])
+    assert seen == [["item1 item2", "item3 item4", "item5 item6"], ["item1 item2"]]
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+def test_the_teacher_reads_no_more_than_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    from sentence_transformers import CrossEncoder
+    from transformers import BertModel
+
+    read: list[int] = []
+    forward = BertModel.forward
+
+    def measured(self, input_ids, **kwargs):
+        read.append(input_ids.shape[1])
+        return forward(self, input_ids, **kwargs)
+
+    path = tiny_encoder(tmp_path)
+    if kind == "cross-encoder":
+        path = str(tmp_path / "cross")
+        CrossEncoder(str(tmp_path / "bert"), num_labels=1, device="cpu").save_pretrained(path)
+    monkeypatch.setattr(BertModel, "forward", measured)
+    longest = []
+    for length in (None, 7):
+        args = GatingArguments(
+            gates="teacher",
+            teacher=path,
+            teacher_kind=kind,
+            teacher_device="cpu",
+            teacher_max_length=length,
+        )
+        read.clear()
+        Teacher(args).apply([make_row("q", "a b", "d", "c " * 9, [make_negative("d " * 8, "bm25")])], Tolls())
+        longest.append(max(read))
+    assert longest[0] > 9 and longest[1] == 7
+
+
+def test_a_length_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="teacher_max_length 0: must be at least 1"):
+        teach(teacher_max_length=0)
+
+
 def test_a_cross_encoder_end_to_end(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 
