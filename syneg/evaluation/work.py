@@ -31,8 +31,6 @@ class Work:
         negatives: Source -> negatives of its own that an instance had, on average.
         train_seconds: Mean over the runs.
         evaluate_seconds: Mean over the runs.
-        course: What was logged -> the mean over the runs at the first logged step, at half of the
-            steps, and at the last; empty where nothing was logged.
     """
 
     arm: str
@@ -43,12 +41,10 @@ class Work:
     negatives: dict[str, float]
     train_seconds: float
     evaluate_seconds: float
-    course: dict[str, tuple[float, float, float]]
 
 
 def work_of(comparison: Comparison) -> list[Work]:
     """Returns what each arm with a finished run did."""
-    keys = [*logged_masses(comparison), GRADIENT_VARIANCE]
     found = []
     for arm, runs in comparison.arms.items():
         work = [run.work for run in runs]
@@ -60,7 +56,6 @@ def work_of(comparison: Comparison) -> list[Work]:
             "/".join(str(n) for n in sorted({part[key] for part in work}))
             for key in ("rows", "steps", "instances")
         )
-        series = {key: mean_series([run.history for run in runs], key) for key in keys}
         found.append(
             Work(
                 arm,
@@ -71,9 +66,23 @@ def work_of(comparison: Comparison) -> list[Work]:
                 {name: number / max(instances, 1) for name, number in sorted(drawn.items())},
                 sum(part["train_seconds"] for part in work) / len(work),
                 sum(part["evaluate_seconds"] for part in work) / len(work),
-                {key: _course(line) for key, line in series.items() if line},
             )
         )
+    return found
+
+
+def training_courses(comparison: Comparison) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Returns how the training of each arm went.
+
+    Returns:
+        Arm -> what was logged -> the mean over the runs at the first logged step, at half of the steps,
+        and at the last; without what was not logged.
+    """
+    keys = [*logged_masses(comparison), GRADIENT_VARIANCE]
+    found = {}
+    for arm, runs in comparison.arms.items():
+        series = {key: mean_series([run.history for run in runs], key) for key in keys}
+        found[arm] = {key: _course(line) for key, line in series.items() if line}
     return found
 
 
@@ -120,7 +129,9 @@ def work_table(comparison: Comparison) -> str:
         + [f"softmax mass of {source_of(mass)}" for mass in masses]
         + ["variance of the gradient"]
     ]
+    courses = training_courses(comparison)
     for work in work_of(comparison):
+        course = courses[work.arm]
         cells.append(
             [
                 work.arm,
@@ -128,8 +139,8 @@ def work_table(comparison: Comparison) -> str:
                 format_negatives(work.negatives),
                 f"{work.train_seconds:.0f}",
                 f"{work.evaluate_seconds:.0f}",
-                *(format_course(work.course.get(mass), "{:.3f}") for mass in masses),
-                format_course(work.course.get(GRADIENT_VARIANCE), "{:.1f}"),
+                *(format_course(course.get(mass), "{:.3f}") for mass in masses),
+                format_course(course.get(GRADIENT_VARIANCE), "{:.1f}"),
             ]
         )
     return aligned(cells)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from syneg.encoders import encoder_path, load_encoder
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Gated, Tolls
+from syneg.generation.requests import digest
 from syneg.mining.embeddings import choose_device, choose_dtype
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
 
@@ -167,7 +167,7 @@ def bi_encoder_scorer(
     place = choose_device(device)
     model = load_encoder(spec, max_length=max_length, device=place)
     model.to(choose_dtype("auto", place))
-    memory: OrderedDict[bytes, np.ndarray] = OrderedDict()
+    memory: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def embed(encode: Any, texts: Sequence[str]) -> np.ndarray:
         found = encode(texts, batch_size=batch_size, convert_to_tensor=True, show_progress_bar=False)
@@ -175,7 +175,7 @@ def bi_encoder_scorer(
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
     def embed_documents(texts: Sequence[str]) -> np.ndarray:
-        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
+        keys = [digest(text, size=16) for text in texts]
         new = [i for i, key in enumerate(keys) if key not in memory]
         if new:
             rows = embed(model.encode_document, [texts[i] for i in new])

@@ -14,7 +14,7 @@ from syneg.evaluation.mteb import QueryScores
 from syneg.evaluation.report.charts import make_axis
 from syneg.evaluation.report.page import query_examples, render, training_plots
 from syneg.evaluation.report.run import main
-from syneg.evaluation.work import mean_series, run_time, work_of, work_table
+from syneg.evaluation.work import mean_series, run_time, training_courses, work_of, work_table
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
 from .conftest import make_source
@@ -147,7 +147,7 @@ def test_work_is_averaged_over_an_arms_runs():
     assert (dense.rows, dense.steps, hybrid.steps) == ("4", "10", "12")
     assert dense.negatives == {"dense": 2.0}
     # Logged at steps 1, 5 and 10 as 0.1 a step; the gradient's variance was not logged.
-    assert dense.course == {"dense_mass": pytest.approx((0.1, 0.5, 1.0))}
+    assert training_courses(comparison)["dense"] == {"dense_mass": pytest.approx((0.1, 0.5, 1.0))}
     assert run_time(comparison) == "4 runs, 0 minutes of training and evaluation."
     head, _, first, second = work_table(comparison).splitlines()
     assert [cell.strip() for cell in head.split("|")][-3:-1] == [

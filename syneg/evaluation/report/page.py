@@ -21,6 +21,7 @@ from syneg.evaluation.work import (
     mean_series,
     run_time,
     source_of,
+    training_courses,
     work_of,
 )
 from syneg.sources import document_text
@@ -111,6 +112,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
         colours=colours,
         plots=training_plots(comparison, colours),
         work=work_of(comparison),
+        courses=training_courses(comparison),
         format_negatives=format_negatives,
         format_course=format_course,
         masses=logged_masses(comparison),
