@@ -123,7 +123,10 @@ class GatingArguments:
     )
     judge_recordings: str | None = field(
         default=None,
-        metadata={"help": "For the judge's engine 'recorded': the journal folder of a judge to replay."},
+        metadata={
+            "help": "For the judge's engine 'recorded': what to replay, the journal folder of a judge or a "
+            "JSONL of verdicts (query_id, doc_id, verdict, evidence, reasoning), an LLM's or people's."
+        },
     )
 
     audit: bool = field(

@@ -19,17 +19,18 @@ from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Gated, Tolls
 from syneg.gating.teacher import SUSPECT
+from syneg.gating.verdicts import VERDICTS, RecordedVerdicts, recorded_name
 from syneg.generation.journal import Journal
 from syneg.generation.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
 from syneg.generation.requests import Completion, Engine, Request, digest
 from syneg.generation.text import cut, neutralise
 from syneg.mining.keys import plain
+from syneg.resources import resource_path
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped, make_row
 
 if TYPE_CHECKING:
     from syneg.generation.arguments import GenerationArguments
 
-VERDICTS = ("yes", "partly", "no")
 UNCLEAR = "unclear"
 RELABELLED = "relabelled"
 """`origin` of a row whose positive was mined as a negative, until the judge found that it is none."""
@@ -113,6 +114,13 @@ class Judge:
         self.generation = copy(generation)
         self.generation.engine = args.judge_engine or generation.engine
         self.generation.llm = args.judge_llm or generation.llm
+        self._recordings: Path | None = None
+        self._by_file = False
+        if self.generation.engine == "recorded" and args.judge_recordings:
+            self._recordings = Path(resource_path(args.judge_recordings))
+            self._by_file = self._recordings.is_file()
+            if self._by_file:
+                self.generation.llm = recorded_name(self._recordings)
         self.seed = seed
         self._journal = Journal(journal)
         self._given = engine
@@ -206,7 +214,9 @@ class Judge:
                 if entry is None:
                     continue
                 try:
-                    verdicts[i] = read_verdict(entry.completion, questions[i][1]["text"])
+                    verdicts[i] = read_verdict(
+                        entry.completion, questions[i][1]["text"], evidence=not self._by_file
+                    )
                 except ParseFailure as failure:
                     verdicts[i] = Verdict(UNCLEAR, str(failure))
                     if request.attempt + 1 < self.generation.max_attempts:
@@ -231,11 +241,14 @@ class Judge:
 
         if self.generation.engine != "recorded":
             return make_engine(self.generation)
-        if not self.args.judge_recordings or not Path(self.args.judge_recordings).is_dir():
+        if self._recordings is None or not self._recordings.exists():
             raise InputError(
-                "the judge's engine 'recorded' needs --judge_recordings, a judge's journal folder."
+                "the judge's engine 'recorded' needs --judge_recordings, a judge's journal folder or a JSONL "
+                f"of verdicts{'' if self._recordings is None else f'; {self._recordings} does not exist'}."
             )
-        return make_engine(self.generation, RecordedJournal(Path(self.args.judge_recordings)))
+        if self._by_file:
+            return make_engine(self.generation, RecordedVerdicts(self._recordings))
+        return make_engine(self.generation, RecordedJournal(self._recordings))
 
     def _request(self, row: Row, negative: Negative) -> Request:
         args = self.generation
@@ -269,8 +282,13 @@ class Judge:
         return replace(request, sampling=sampling, attempt=attempt)
 
 
-def read_verdict(completion: Completion, document: str) -> Verdict:
+def read_verdict(completion: Completion, document: str, evidence: bool = True) -> Verdict:
     """Reads a judge's answer.
+
+    Args:
+        completion: The answer.
+        document: What was judged.
+        evidence: Whether a yes or partly counts only with evidence.
 
     Raises:
         ParseFailure: Where it is no such JSON, or claims evidence that the document does not have.
@@ -280,13 +298,13 @@ def read_verdict(completion: Completion, document: str) -> Verdict:
     if verdict not in VERDICTS:
         raise ParseFailure(WRONG_SHAPE, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
     reasoning = text_field(fields, "reasoning", blank=True) or ""
-    evidence = text_field(fields, "evidence", blank=True) or ""
-    if verdict == "no":
+    passage = text_field(fields, "evidence", blank=True) or ""
+    quoted = plain(passage).strip("\"'“”.… ")
+    if verdict == "no" or not (quoted or evidence):
         return Verdict(verdict, reasoning)
-    quoted = plain(evidence).strip("\"'“”.… ")
     if not quoted or quoted not in plain(document):
         raise ParseFailure(WRONG_SHAPE, f"verdict {verdict!r} without a quotation from the document")
-    return Verdict(verdict, evidence)
+    return Verdict(verdict, passage)
 
 
 _KINDS = {

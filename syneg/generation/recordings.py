@@ -18,7 +18,7 @@ from syneg.generation.requests import Completion, Request
 from syneg.resources import resource_path
 from syneg.sources import Pair
 
-_REQUIRED = ("query_id", "positive_id", "text")
+_REQUIRED = ("text",)
 _OPTIONAL = (*ATTRIBUTE_NAMES, "query", "reasoning", "mirror_query", "generator")
 
 
@@ -35,8 +35,24 @@ class Asked:
     attributes: list[dict[str, str]]
 
 
-class Recordings(Protocol):
+class Answers(Protocol):
     """What the engine `recorded` replays."""
+
+    def find(self, request: Request) -> Completion | None:
+        """Returns the recorded completion, or None."""
+        ...
+
+    def explain(self, request: Request) -> str:
+        """Says, for a request that was not found, what there is instead."""
+        ...
+
+    def close(self) -> None:
+        """Closes the files."""
+        ...
+
+
+class Recordings(Answers, Protocol):
+    """What the engine `recorded` replays as written negatives."""
 
     def asked(self, pair: Pair, slot: int, llm: str) -> Asked | None:
         """Returns what was asked for when the slot was recorded, or None where it was not.
@@ -49,20 +65,8 @@ class Recordings(Protocol):
         """Returns whether the recording was made for another query text."""
         ...
 
-    def find(self, request: Request) -> Completion | None:
-        """Returns the recorded completion, or None."""
-        ...
-
-    def explain(self, request: Request) -> str:
-        """Says, for a request that was not found, what there is instead."""
-        ...
-
     def missing(self, asked: Iterable[Pair]) -> int:
         """Returns how many recordings belong to none of these pairs."""
-        ...
-
-    def close(self) -> None:
-        """Closes the files."""
         ...
 
 
@@ -89,12 +93,94 @@ def open_recordings(args: GenerationArguments, strategy: Strategy) -> Recordings
     return RecordedLines(path, strategy)
 
 
+class PairLines:
+    """A JSONL of which each line belongs to a query and a document; only offsets are held in memory.
+
+    Args:
+        path: The file.
+        option: The option that named it, for errors.
+        document: The key that has the document's id, beside ``query_id``.
+        required: Other keys that a line must have, with a string.
+        optional: Keys that it may have, with a string or null.
+        repeated: Whether a pair may have several lines.
+
+    Attributes:
+        lines: How many there are.
+
+    Raises:
+        InputError: For a malformed line; names its number.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        option: str,
+        document: str,
+        required: tuple[str, ...],
+        optional: tuple[str, ...],
+        repeated: bool = False,
+    ) -> None:
+        self.path = path
+        self.lines = 0
+        self._document = document
+        self._required = ("query_id", document, *required)
+        self._optional = optional
+        self._index = LocationIndex()
+        self._file = open(path, "rb")  # noqa: SIM115
+        counts: dict[int, int] = {}
+        offset = 0
+        for number, line in enumerate(self._file, start=1):
+            if line.strip():
+                record = self._checked(line, number)
+                pair = place_of(record["query_id"], record[document], -1)
+                count = counts[pair] = counts.get(pair, -1) + 1
+                if count and not repeated:
+                    raise InputError(
+                        f"{path}, line {number}: a second line for query {record['query_id']!r} and "
+                        f"document {record[document]!r}; leave one."
+                    )
+                self._index.add(place_of(record["query_id"], record[document], count), offset)
+                self.lines += 1
+            offset += len(line)
+        if not self.lines:
+            raise InputError(f"{option} {path}: the file holds no recorded line.")
+
+    def get(self, query_id: str, document_id: str, number: int = 0) -> dict[str, Any] | None:
+        """Returns the pair's line of this number, from 0, or None."""
+        for offset in self._index.get(place_of(query_id, document_id, number)):
+            self._file.seek(offset)
+            record: dict[str, Any] = json.loads(self._file.readline())
+            if (record["query_id"], record[self._document]) == (query_id, document_id):
+                return record
+        return None
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
+        where = f"{self.path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'not UTF-8')}).") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}.")
+        for name in (*self._required, *self._optional):
+            value = record.get(name)
+            if name in self._required and name not in record:
+                raise InputError(f"{where}: {name!r} is missing (found: {', '.join(record)}).")
+            if not isinstance(value, str) and (name in self._required or value is not None):
+                raise InputError(f"{where}: {name!r} must be a string, not a {type(value).__name__}.")
+        return record
+
+
 class RecordedLines:
     """A JSONL of recorded completions.
 
     One JSON object a line: query_id, positive_id, text, and where known domain, difficulty, length,
     reasoning, query (as it was then), mirror_query and generator. The n-th line of a pair is the
-    recording of its n-th slot. Only the lines' offsets are held in memory.
+    recording of its n-th slot.
 
     Args:
         path: The file.
@@ -106,22 +192,8 @@ class RecordedLines:
 
     def __init__(self, path: Path, strategy: Strategy) -> None:
         self.path = path
-        self.lines = 0
         self._strategy = strategy
-        self._index = LocationIndex()
-        self._file = open(path, "rb")  # noqa: SIM115
-        slots: dict[int, int] = {}
-        offset = 0
-        for number, line in enumerate(self._file, start=1):
-            if line.strip():
-                record = self._checked(line, number)
-                pair = place_of(record["query_id"], record["positive_id"], -1)
-                slot = slots[pair] = slots.get(pair, -1) + 1
-                self._index.add(place_of(record["query_id"], record["positive_id"], slot), offset)
-                self.lines += 1
-            offset += len(line)
-        if not self.lines:
-            raise InputError(f"--recordings {path}: the file holds no recorded completion.")
+        self._lines = PairLines(path, "--recordings", "positive_id", _REQUIRED, _OPTIONAL, repeated=True)
 
     def asked(self, pair: Pair, slot: int, llm: str) -> Asked | None:
         """Returns the recorded attributes; one that was not recorded is said to be so.
@@ -129,7 +201,7 @@ class RecordedLines:
         The model is named after the file, whatever `llm` is: a journal that is filled from
         recordings must not pass for the work of the LLM that is asked next.
         """
-        record = self._record(pair.query_id, pair.positive_id, slot)
+        record = self._lines.get(pair.query_id, pair.positive_id, slot)
         if record is None:
             return None
         attributes = {name: record.get(name) or "not recorded" for name in ATTRIBUTE_NAMES}
@@ -137,12 +209,12 @@ class RecordedLines:
 
     def is_changed(self, pair: Pair, slot: int) -> bool:
         """Returns whether the line's `query` differs from the pair's."""
-        record = self._record(pair.query_id, pair.positive_id, slot)
+        record = self._lines.get(pair.query_id, pair.positive_id, slot)
         return record is not None and record.get("query", pair.query) != pair.query
 
     def find(self, request: Request) -> Completion | None:
         """Returns the line as a completion in the strategy's schema."""
-        record = self._record(request.query_id, request.positive_id, request.slot)
+        record = self._lines.get(request.query_id, request.positive_id, request.slot)
         if record is None or request.attempt > 0:
             return None
         written = Written(record["text"], record.get("reasoning") or "", record.get("mirror_query"))
@@ -152,45 +224,21 @@ class RecordedLines:
 
     def explain(self, request: Request) -> str:
         """Says how many lines there are."""
-        return f"{self.path} has no line for it ({self.lines} lines)"
+        return f"{self.path} has no line for it ({self._lines.lines} lines)"
 
     def missing(self, asked: Iterable[Pair]) -> int:
         """Returns how many lines belong to none of these pairs."""
         found = 0
         for pair in asked:
             slot = 0
-            while self._record(pair.query_id, pair.positive_id, slot) is not None:
+            while self._lines.get(pair.query_id, pair.positive_id, slot) is not None:
                 slot += 1
             found += slot
-        return self.lines - found
+        return self._lines.lines - found
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
-
-    def _record(self, query_id: str, positive_id: str, slot: int) -> dict[str, Any] | None:
-        for offset in self._index.get(place_of(query_id, positive_id, slot)):
-            self._file.seek(offset)
-            record: dict[str, Any] = json.loads(self._file.readline())
-            if (record["query_id"], record["positive_id"]) == (query_id, positive_id):
-                return record
-        return None
-
-    def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
-        where = f"{self.path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'not UTF-8')}).") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}.")
-        for name in (*_REQUIRED, *_OPTIONAL):
-            value = record.get(name)
-            if name in _REQUIRED and name not in record:
-                raise InputError(f"{where}: {name!r} is missing (found: {', '.join(record)}).")
-            if not isinstance(value, str) and (name in _REQUIRED or value is not None):
-                raise InputError(f"{where}: {name!r} must be a string, not a {type(value).__name__}.")
-        return record
+        self._lines.close()
 
 
 class RecordedJournal:

@@ -195,6 +195,74 @@ def test_a_recorded_judge_replays(tmp_path: Path) -> None:
     assert list(gating) == first
 
 
+def verdict_line(doc_id: str, verdict: str, **more: str) -> str:
+    return json.dumps({"query_id": "q", "doc_id": doc_id, "verdict": verdict, **more}) + "\n"
+
+
+def replay(path: Path, journal: Path, on_miss: str = "error", **options):
+    args = GatingArguments(
+        gates="judge", judge_engine="recorded", judge_recordings=str(path), judge_relabel=False, **options
+    )
+    generation = GenerationArguments(max_attempts=2, on_miss=on_miss)
+    gating = apply_gates([row(MINED, OLD, FAR)], args, 1, generation=generation, journal=journal)
+    ((kept, dropped),) = list(gating)
+    return [negative["doc_id"] for negative in kept["negatives"]], {
+        one["negative"]["doc_id"]: one["reason"] for one in dropped
+    }
+
+
+def test_a_file_of_verdicts_replays_and_its_mended_lines_count(tmp_path: Path) -> None:
+    ids = {name: str(negative["doc_id"]) for name, negative in (("mined", MINED), ("old", OLD), ("far", FAR))}
+    path = tmp_path / "people.jsonl"
+    evidence = {"evidence": MINED["text"][:10]}
+    path.write_text(
+        verdict_line(ids["mined"], "yes", **evidence)
+        + verdict_line(ids["old"], "no", reasoning="It says when, not how hot.")
+        + verdict_line(ids["far"], "no")
+    )
+    kept, dropped = replay(path, tmp_path / "journal")
+    assert kept == [ids["old"], ids["far"]] and list(dropped) == [ids["mined"]]
+    # A line for every one of them; one is mended, another claims evidence that the document does not have.
+    path.write_text(
+        verdict_line(ids["mined"], "no")
+        + verdict_line(ids["old"], "yes", evidence="It is not there.")
+        + verdict_line(ids["far"], "no")
+    )
+    kept, dropped = replay(path, tmp_path / "journal", "skip")
+    assert kept == [ids["mined"], ids["far"]] and "could not be read" in dropped[ids["old"]]
+    with pytest.raises(InputError, match="quotes no evidence that stands in the document"):
+        replay(path, tmp_path / "another")
+    # What nobody has judged stays where it is asked to.
+    # People need give no evidence.
+    path.write_text(verdict_line(ids["mined"], "yes"))
+    kept, _ = replay(path, tmp_path / "journal", "skip", judge_unclear="keep")
+    assert kept == [ids["old"], ids["far"]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["{"], "line 1: not JSON"),
+        ([verdict_line("a", "no"), verdict_line("a", "yes")], "line 2: a second line for query 'q'"),
+        ([verdict_line("a", "maybe")], "is 'maybe', none of yes, partly, no"),
+        ([verdict_line("b", "no")], "has no line for it \\(1 lines\\)"),
+        ([], "holds no recorded line"),
+    ],
+)
+def test_a_bad_file_of_verdicts_is_named(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "people.jsonl"
+    path.write_text("".join(lines))
+    args = GatingArguments(gates="judge", judge_engine="recorded", judge_recordings=str(path))
+    gating = apply_gates(
+        [row(make_negative("Far from it.", "bm25", doc_id="a"))],
+        args,
+        generation=GenerationArguments(),
+        journal=tmp_path / "journal",
+    )
+    with pytest.raises(InputError, match=message):
+        list(gating)
+
+
 # Slow since it starts an engine of its own; tests/generation holds the engine to its part every time.
 @pytest.mark.vllm
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from syneg.generation.requests import Engine
 
 if TYPE_CHECKING:
     from syneg.generation.arguments import GenerationArguments
-    from syneg.generation.recordings import Recordings
+    from syneg.generation.recordings import Answers
 
 ENGINES = ("vllm", "openai", "ray", "recorded")
 
@@ -24,7 +24,7 @@ def check_engine(name: str) -> None:
         raise unknown("engine", name, ENGINES)
 
 
-def make_engine(args: GenerationArguments, recordings: Recordings | None = None) -> Engine:
+def make_engine(args: GenerationArguments, recordings: Answers | None = None) -> Engine:
     """Starts the engine that `args` names.
 
     Args:

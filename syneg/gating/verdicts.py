@@ -1,0 +1,80 @@
+"""Recorded verdicts: a JSONL of an LLM's or of people's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from syneg.errors import InputError
+from syneg.generation.recordings import PairLines
+from syneg.generation.requests import Completion, Request
+
+VERDICTS = ("yes", "partly", "no")
+
+
+class RecordedVerdicts:
+    """A JSONL of verdicts on whether a document satisfies a query.
+
+    One JSON object a line: query_id, doc_id, verdict (yes, partly or no), and where known evidence (for
+    yes and partly, a passage of the document; one that is not in it makes the verdict unreadable),
+    reasoning and generator. A pair has one line.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: For a malformed line; names its number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines = PairLines(
+            path, "--judge_recordings", "doc_id", ("verdict",), ("evidence", "reasoning", "generator")
+        )
+
+    def find(self, request: Request) -> Completion | None:
+        """Returns the line as a judge's completion.
+
+        Raises:
+            InputError: Where its verdict is none.
+        """
+        record = self._lines.get(request.query_id, request.positive_id)
+        if record is None or request.attempt > 0:
+            return None
+        if record["verdict"] not in VERDICTS:
+            raise InputError(
+                f"{self.path}: the verdict on query {request.query_id!r} and document "
+                f"{request.positive_id!r} is {record['verdict']!r}, none of {', '.join(VERDICTS)}."
+            )
+        fields = {
+            "reasoning": record.get("reasoning") or "",
+            "evidence": record.get("evidence") or "",
+            "verdict": record["verdict"],
+        }
+        return Completion(
+            key=request.key,
+            text=json.dumps(fields, ensure_ascii=False),
+            finish_reason="stop",
+            generator=record.get("generator") or f"recorded:{self.path.stem}",
+        )
+
+    def explain(self, request: Request) -> str:
+        """Says whether there is no line, or one that could not be used."""
+        if request.attempt > 0:
+            return f"its line in {self.path} quotes no evidence that stands in the document"
+        return f"{self.path} has no line for it ({self._lines.lines} lines)"
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._lines.close()
+
+
+def recorded_name(path: Path) -> str:
+    """Returns what a request to recorded verdicts names as its LLM, other content under another name.
+
+    A journal that is filled from a file must not pass for the work of the LLM that is asked next, nor
+    for the file's lines once they have been mended.
+    """
+    with open(path, "rb") as file:
+        return f"recorded:{path.stem}:{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
