@@ -1,7 +1,8 @@
-"""The quality of negatives measured: hidden positives that come back, and how separable synthetic ones are.
+"""The quality of negatives measured: hidden positives that come back, separability, verdicts.
 
 python benchmarks/negatives.py hidden --source DATA/medquad
 python benchmarks/negatives.py audit --source DATA/scifact --recordings scifact-train.jsonl
+python benchmarks/negatives.py verdicts --dataset out/pydocs --verdicts recipes/compare/pydocs-verdicts.jsonl
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -132,10 +134,38 @@ def run_audit(args: argparse.Namespace) -> None:
     print("\n".join(audit(rows, encode).lines()))
 
 
+def count_verdicts(args: argparse.Namespace) -> None:
+    """Counts a judge's verdicts on a data set's positives and negatives, those that a gate dropped apart."""
+    from datasets import get_dataset_config_names, load_dataset
+
+    from syneg.gating.judge import document_key
+    from syneg.gating.verdicts import VERDICTS
+
+    verdicts = {}
+    with open(args.verdicts, encoding="utf-8") as file:
+        for record in map(json.loads, file):
+            verdicts[record["query_id"], record["doc_id"]] = record["verdict"]
+    pairs: dict[str, set[tuple[str, str]]] = {}
+    for row in load_dataset(args.dataset, split="train"):
+        pairs.setdefault("positive", set()).add((row["query_id"], row["positive_id"]))
+        for negative in row["negatives"]:
+            pairs.setdefault(negative["source"], set()).add((row["query_id"], document_key(negative)))
+    if "dropped" in get_dataset_config_names(args.dataset):
+        for row in load_dataset(args.dataset, "dropped", split="train"):
+            name = f"{row['negative']['source']}, dropped by {row['gate']}"
+            pairs.setdefault(name, set()).add((row["query_id"], document_key(row["negative"])))
+    print(f"{'':32}" + "".join(f"{verdict:>10}" for verdict in (*VERDICTS, "unjudged")))
+    for name, found in sorted(pairs.items()):
+        counts = Counter(verdicts.get(pair, "unjudged") for pair in found)
+        print(f"{name:32}" + "".join(f"{counts[verdict]:10}" for verdict in (*VERDICTS, "unjudged")))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", choices=["hidden", "audit"])
-    parser.add_argument("--source", required=True)
+    parser.add_argument("what", choices=["hidden", "audit", "verdicts"])
+    parser.add_argument("--source", help="`hidden` and `audit`: a BEIR folder, as --source of syneg")
+    parser.add_argument("--dataset", help="`verdicts`: a data set's folder")
+    parser.add_argument("--verdicts", help="`verdicts`: a JSONL, as --judge_recordings of syneg")
     parser.add_argument("--cache", default=None)
     parser.add_argument("--split", default="train", help="of `hidden`")
     parser.add_argument("--subset", type=int, help="`hidden` on so many documents of the source")
@@ -144,9 +174,11 @@ def main() -> None:
     parser.add_argument("--without_embeddings", action="store_true", help="audit words and surface only")
     parser.add_argument("--control", action="store_true", help="audit positives in the synthetic ones' place")
     args = parser.parse_args()
-    if args.what == "audit" and not args.recordings:
-        parser.error("audit needs --recordings")
-    {"hidden": hidden, "audit": run_audit}[args.what](args)
+    needed = {"hidden": ["source"], "audit": ["source", "recordings"], "verdicts": ["dataset", "verdicts"]}
+    for name in needed[args.what]:
+        if not getattr(args, name):
+            parser.error(f"{args.what} needs --{name}")
+    {"hidden": hidden, "audit": run_audit, "verdicts": count_verdicts}[args.what](args)
 
 
 if __name__ == "__main__":

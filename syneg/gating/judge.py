@@ -265,7 +265,7 @@ class Judge:
             schema=SCHEMA,
             prompt=PROMPT,
             query_id=row["query_id"],
-            positive_id=str(negative["doc_id"] or f"synthetic-{digest(negative['text']):016x}"),
+            positive_id=document_key(negative),
             attributes=({},),
         )
         return self._numbered(request, 0)
@@ -280,6 +280,11 @@ class Judge:
             "chat_template_options": self.generation.chat_template_options,
         }
         return replace(request, sampling=sampling, attempt=attempt)
+
+
+def document_key(negative: Negative) -> str:
+    """Returns the id of a negative's document, or, of a synthetic one, one made from its text."""
+    return str(negative["doc_id"] or f"synthetic-{digest(negative['text']):016x}")
 
 
 def read_verdict(completion: Completion, document: str, evidence: bool = True) -> Verdict:

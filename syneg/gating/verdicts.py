@@ -18,7 +18,8 @@ class RecordedVerdicts:
 
     One JSON object a line: query_id, doc_id, verdict (yes, partly or no), and where known evidence (for
     yes and partly, a passage of the document; one that is not in it makes the verdict unreadable),
-    reasoning and generator. A pair has one line.
+    reasoning and generator. A pair has one line. A synthetic document's doc_id is
+    ``syneg.gating.judge.document_key`` of it.
 
     Args:
         path: The file.
