@@ -143,7 +143,7 @@ class PairLines:
                 self.lines += 1
             offset += len(line)
         if not self.lines:
-            raise InputError(f"{option} {path}: the file holds no recorded line.")
+            raise InputError(f"{option} {path}: the file holds no recorded completion.")
 
     def get(self, query_id: str, document_id: str, number: int = 0) -> dict[str, Any] | None:
         """Returns the pair's line of this number, from 0, or None."""

@@ -232,8 +232,7 @@ def test_a_file_of_verdicts_replays_and_its_mended_lines_count(tmp_path: Path) -
     assert kept == [ids["mined"], ids["far"]] and "could not be read" in dropped[ids["old"]]
     with pytest.raises(InputError, match="quotes no evidence that stands in the document"):
         replay(path, tmp_path / "another")
-    # What nobody has judged stays where it is asked to.
-    # People need give no evidence.
+    # What nobody has judged stays where it is asked to; people need give no evidence.
     path.write_text(verdict_line(ids["mined"], "yes"))
     kept, _ = replay(path, tmp_path / "journal", "skip", judge_unclear="keep")
     assert kept == [ids["old"], ids["far"]]
@@ -246,7 +245,7 @@ def test_a_file_of_verdicts_replays_and_its_mended_lines_count(tmp_path: Path) -
         ([verdict_line("a", "no"), verdict_line("a", "yes")], "line 2: a second line for query 'q'"),
         ([verdict_line("a", "maybe")], "is 'maybe', none of yes, partly, no"),
         ([verdict_line("b", "no")], "has no line for it \\(1 lines\\)"),
-        ([], "holds no recorded line"),
+        ([], "holds no recorded completion"),
     ],
 )
 def test_a_bad_file_of_verdicts_is_named(tmp_path: Path, lines: list[str], message: str) -> None:

@@ -98,7 +98,7 @@ def test_no_recordings(pairs, tmp_path):
     for recordings, message in [
         (None, "needs --recordings"),
         (str(tmp_path / "nowhere"), "no such file"),
-        (str(tmp_path / "empty.jsonl"), "holds no recorded line"),
+        (str(tmp_path / "empty.jsonl"), "holds no recorded completion"),
         (str(tmp_path / "folder"), "holds no completion"),
     ]:
         with pytest.raises(InputError, match=message):
