@@ -23,13 +23,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from syneg.generation.arguments import GenerationArguments
-from syneg.generation.generate import iter_synthetic, run_generation
-from syneg.generation.journal import Journal
-from syneg.generation.planning import Planner
-from syneg.generation.prompts import Example, SynegStrategy, register
-from syneg.generation.requests import Completion, Message, Request
+from syneg.llm.journal import Journal
+from syneg.llm.requests import Completion, Message, Request
 from syneg.sources import Pair
+from syneg.writing.arguments import GenerationArguments
+from syneg.writing.generate import iter_synthetic, run_generation
+from syneg.writing.planning import Planner
+from syneg.writing.strategies import Example, SynegStrategy, register
 
 LENGTH = 64
 """Characters that the document of every completion has."""
@@ -144,7 +144,7 @@ def timed(llm: Any, work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Our path (render, queue, parse, journal with fsync) against `LLM.chat`, turn by turn."""
-    from syneg.generation.engines.vllm import VllmEngine
+    from syneg.llm.engines.vllm_engine import VllmEngine
 
     llm, model = start_llm(folder)
     engine = VllmEngine(str(model), engine=llm.llm_engine)
@@ -201,7 +201,7 @@ def several(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def compare(
     options: argparse.Namespace, folder: Path, settings: dict[str, dict[str, Any]], pairs: int
 ) -> dict[str, Any]:
-    from syneg.generation.engines.vllm import VllmEngine
+    from syneg.llm.engines.vllm_engine import VllmEngine
 
     llm, model = start_llm(folder)
     engine = VllmEngine(str(model), engine=llm.llm_engine)

@@ -28,13 +28,13 @@ from syneg.build import BuildArguments, SplitBuild, StageArguments
 from syneg.config import ConfigParser, split_commas
 from syneg.errors import unknown
 from syneg.gating.arguments import GatingArguments
-from syneg.generation.arguments import GenerationArguments
-from syneg.generation.prompts import find_strategy
 from syneg.hub.shards import SplitWriter
 from syneg.mining.arguments import MiningArguments
 from syneg.resources import resource_path
 from syneg.rows import DROPPED_FEATURES, FEATURES, iter_triplets, triplet_features
 from syneg.sources import SourceArguments, load_source
+from syneg.writing.arguments import GenerationArguments
+from syneg.writing.strategies import find_strategy
 
 HERE = Path(__file__).parent
 PARTS = ("default", "triplet", "dropped")

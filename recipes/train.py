@@ -16,7 +16,8 @@ import sys
 
 from syneg import ContrastiveArguments, InputError
 from syneg.config import ConfigParser
-from syneg.training.run import TrainArguments, make_trainer, measure, one_line, save
+from syneg.errors import one_line
+from syneg.training.run import TrainArguments, make_trainer, measure, save
 
 
 def train(what: TrainArguments, how: ContrastiveArguments) -> None:

@@ -11,13 +11,13 @@ from syneg.config import split_commas
 from syneg.errors import InputError
 from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
-from syneg.generation.arguments import GenerationArguments
-from syneg.generation.generate import SyntheticResult, iter_synthetic, run_generation
-from syneg.generation.prompts import find_strategy
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import MinedNegatives, iter_mined, mine
 from syneg.rows import SYNTHETIC, Dropped, Negative, Row, make_dropped, make_negative, make_row
 from syneg.sources import Pair, Pairs, SourceArguments
+from syneg.writing.arguments import GenerationArguments
+from syneg.writing.generate import SyntheticResult, iter_synthetic, run_generation
+from syneg.writing.strategies import find_strategy
 
 MIRROR = "mirror"
 """The `origin` of a mirrored row, and the `source` of its negative, the first row's positive."""

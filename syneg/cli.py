@@ -12,18 +12,18 @@ from syneg.errors import InputError, unknown
 
 # name -> (module, one line of help). Each module has a function main(argv).
 COMMANDS = {
-    "demo": ("syneg.demo.run", "the whole job on an embedded source, without a hub or a GPU"),
+    "demo": ("syneg.commands.demo", "the whole job on an embedded source, without a hub or a GPU"),
     "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
     "generate": ("syneg.commands.generate", "pairs -> rows with negatives written by an LLM"),
     "compact": ("syneg.commands.compact", "a journal's files -> one Parquet file"),
     "gate": ("syneg.commands.gate", "rows -> rows that passed the gates, and what was dropped"),
     "build": ("syneg.commands.build", "mine, generate and gate by one YAML file -> a Hub-ready data set"),
-    "inspect": ("syneg.inspect.run", "a data set -> a page to look at it"),
-    "train": ("syneg.training.run", "rows -> a trained retriever"),
-    "evaluate": ("syneg.evaluation.run", "a retriever on a source or an MTEB task -> MTEB result files"),
-    "compare": ("syneg.evaluation.compare", "arms and seeds by one YAML file -> a table with a spread"),
-    "report": ("syneg.evaluation.report.run", "a comparison -> one HTML page and a Markdown table"),
-    "push": ("syneg.hub.run", "a data set or a model -> the Hub"),
+    "inspect": ("syneg.commands.inspect", "a data set -> a page to look at it"),
+    "train": ("syneg.commands.train", "rows -> a trained retriever"),
+    "evaluate": ("syneg.commands.evaluate", "a retriever on a source or an MTEB task -> MTEB result files"),
+    "compare": ("syneg.commands.compare", "arms and seeds by one YAML file -> a table with a spread"),
+    "report": ("syneg.commands.report", "a comparison -> one HTML page and a Markdown table"),
+    "push": ("syneg.commands.push", "a data set or a model -> the Hub"),
 }
 
 

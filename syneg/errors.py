@@ -30,3 +30,8 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> InputError:
     """
     known = sorted(known)
     return InputError(f"unknown {kind} {word!r}.{nearest(word, known)} Known: {', '.join(known)}.")
+
+
+def one_line(error: InputError) -> str:
+    """Returns an error's own line; from a data loader's worker it comes wrapped in a traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix("syneg.errors.InputError: ")

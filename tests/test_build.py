@@ -171,8 +171,8 @@ def test_broken_completions_are_dropped_with_their_reason(
 ) -> None:
     """What came back is no JSON, cut off, or of another shape: kept with its text, and counted."""
     from syneg.build import StageArguments
-    from syneg.generation.generate import run_generation
-    from syneg.generation.requests import Completion
+    from syneg.llm.requests import Completion
+    from syneg.writing.generate import run_generation
 
     texts = ["no JSON at all", '{"reasoning": "it was c', '{"other": 1}']
 
@@ -244,7 +244,7 @@ def test_every_shipped_file_is_tested_and_parsed() -> None:
 
 
 def test_recorded_attributes_are_among_those_of_the_yaml() -> None:
-    from syneg.demo.pydocs import RECORDINGS
+    from syneg.sources.pydocs import RECORDINGS
 
     attributes = yaml.safe_load((HERE / "pydocs.yaml").read_text())["attributes"]
     for line in RECORDINGS.read_text(encoding="utf-8").splitlines():

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from syneg.commands.train import main
 from syneg.config import ConfigParser
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.mixing import Mixture
-from syneg.training.run import TrainArguments, main
+from syneg.training.run import TrainArguments
 
 from .training.conftest import build_model, make_dataset
 

@@ -1,1 +1,1 @@
-"""The subcommands of `syneg` that join several stages."""
+"""Commands: one thin module a subcommand of `syneg`."""

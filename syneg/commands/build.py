@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _dry_run(stages: Sequence[Any], seed: int) -> None:
     """Prints what the generation of each split would cost; nothing is mined or asked for."""
-    from syneg.generation.estimate import estimate_generation
+    from syneg.llm.estimate import estimate_generation
     from syneg.sources import load_source
 
     where, generation = stages[1], stages[3]
@@ -93,8 +93,8 @@ def build_folder(builder: HardNegatives, output: FolderArguments) -> Path:
 
 def card_info(builder: HardNegatives, repo_id: str | None = None) -> Any:
     """Returns what the card says of a data set that `builder` made."""
-    from syneg.generation.planning import strategy_of
     from syneg.hub.cards import DatasetCardInfo
+    from syneg.writing.planning import strategy_of
 
     config, report = builder.config, builder.report()
     strategy = strategy_of(config)

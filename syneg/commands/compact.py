@@ -29,6 +29,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     (args,) = parser.parse(argv)
 
-    from syneg.generation.compaction import compact_journal
+    from syneg.llm.compaction import compact_journal
 
     print("\n".join(compact_journal(args.journal).lines()))

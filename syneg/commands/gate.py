@@ -11,7 +11,7 @@ from syneg.commands.common import FolderArguments, counted, read_dropped, read_r
 from syneg.config import ConfigParser
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
-from syneg.generation.arguments import GenerationArguments
+from syneg.writing.arguments import GenerationArguments
 
 
 @dataclass

@@ -8,8 +8,8 @@ from typing import Any
 
 from syneg.commands.common import FolderArguments, RowsArguments, counted, read_rows, write_folder
 from syneg.config import ConfigParser
-from syneg.generation.arguments import GenerationArguments
 from syneg.sources import Pair, SourceArguments, load_source
+from syneg.writing.arguments import GenerationArguments
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     output, given, where, args = parser.parse(argv)
 
-    from syneg.generation.estimate import estimate_generation
-    from syneg.generation.generate import SUMMARY, iter_synthetic, run_generation
-    from syneg.generation.prompts import find_strategy
     from syneg.hub.cards import DatasetCardInfo
     from syneg.hub.folders import check_replaceable
+    from syneg.llm.estimate import estimate_generation
+    from syneg.writing.generate import SUMMARY, iter_synthetic, run_generation
+    from syneg.writing.strategies import find_strategy
 
     check_replaceable(Path(output.output), output.overwrite)
     rows, mined = None, None

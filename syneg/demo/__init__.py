@@ -1,1 +1,1 @@
-"""The embedded default: a source, recorded completions and a job that needs no hub and no GPU."""
+"""The embedded default: the recorded completions of a job that needs no hub and no GPU."""

@@ -1,1 +1,1 @@
-"""Evaluation by MTEB, comparisons of training configurations, and reports."""
+"""Evaluation: a retriever measured by MTEB, arms compared over seeds, and what came of it told."""

@@ -53,7 +53,7 @@ class EncodingArguments:
                 raise InputError(f"--{name} is {value}; it must be 1 or more.")
 
     def options(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `syneg.evaluation.mteb.evaluate`, all but max_length."""
+        """Returns the keyword arguments of `syneg.evaluation.evaluate.evaluate`, all but max_length."""
         return {
             "batch_size": self.eval_batch_size,
             "bf16": self.eval_bf16,

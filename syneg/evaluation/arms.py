@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from syneg.errors import InputError
-from syneg.evaluation.mteb import METRICS, QueryScores, Scores, evaluate, read_queries
+from syneg.evaluation.evaluate import METRICS, QueryScores, Scores, evaluate, read_queries
 
 if TYPE_CHECKING:
     from syneg.sources import Source

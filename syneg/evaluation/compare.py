@@ -1,4 +1,4 @@
-"""`syneg compare`: arms over seeds, each a training configuration, on the same queries.
+"""Comparisons: arms over seeds, each a training configuration, on the same queries.
 
 What is finished is not done again, so a comparison can be interrupted, and arms and seeds added. A
 run whose configuration, rows or source changed since is done again. Several processes (one a GPU) share
@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from syneg.config import ConfigParser
 from syneg.errors import InputError
 from syneg.evaluation.arguments import (
     ZERO_SHOT,
@@ -51,35 +50,6 @@ class Comparison:
     zero_shot: Run
     arms: dict[str, list[Run]]
     unfinished: list[tuple[str, int]]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the subcommand.
-
-    Args:
-        argv: The command line after ``compare``.
-
-    Raises:
-        InputError: Where an argument, an arm, the rows or the source cannot be used.
-    """
-    parser = ConfigParser(
-        [CompareArguments, EvaluationSourceArguments, EncodingArguments],
-        prog="syneg compare",
-        description="Trains and evaluates each arm with each seed and says which differ.",
-    )
-    arguments, where, encoding = parser.parse(argv)
-    comparison = compare(arguments, where, encoding)
-
-    from syneg.evaluation.summary import summary_table, work_notes
-
-    output = Path(arguments.output)
-    table = summary_table(comparison)
-    (output / "table.md").write_text(table, encoding="utf-8")
-    print(table, end="")
-    for note in work_notes(comparison):
-        print(note)
-    print(output / "table.md")
-    print(f"For a report: syneg report --comparison {output}")
 
 
 def compare(
@@ -336,7 +306,7 @@ def _evaluate_before(bench: Bench, model: str, length: int | None, mark: str) ->
     """Evaluates the model before training, with the length that it is trained with."""
     from syneg.encoders import load_encoder
     from syneg.evaluation.arms import write_run
-    from syneg.evaluation.mteb import evaluate
+    from syneg.evaluation.evaluate import evaluate
 
     scores = evaluate(
         load_encoder(model, max_length=length),

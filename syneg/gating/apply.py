@@ -15,8 +15,8 @@ from syneg.gating.gate import Gate, Gated, Tolls
 from syneg.rows import Dropped, Row
 
 if TYPE_CHECKING:
-    from syneg.generation.arguments import GenerationArguments
-    from syneg.generation.requests import Engine
+    from syneg.llm.requests import Engine
+    from syneg.writing.arguments import GenerationArguments
 
 
 class Gating:

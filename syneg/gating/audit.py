@@ -16,8 +16,8 @@ import numpy as np
 from syneg.errors import InputError
 from syneg.gating.features import FEATURES, surface_features
 from syneg.mining.candidates import mix
-from syneg.mining.keys import text_keys
 from syneg.rows import SYNTHETIC, Row
+from syneg.text import text_keys
 
 WARN_ABOVE = 0.8
 _FOLDS = 5

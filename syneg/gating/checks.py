@@ -17,8 +17,8 @@ from syneg.gating import patterns
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.duplicates import Duplicates
 from syneg.gating.gate import Gated, Tolls
-from syneg.mining.keys import plain
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
+from syneg.text import normal_text
 
 _COPIED_WORDS = 5
 _LANGUAGE_WORDS = 20
@@ -67,7 +67,7 @@ class Checks:
             finding = self._find(row, negative, seen)
             if finding is None:
                 kept.append(negative)
-                seen.add(plain(negative["text"]))
+                seen.add(normal_text(negative["text"]))
                 if negative["source"] == SYNTHETIC:
                     self._count += 1
                     where = f"number {self._count} (query {row['query_id']})"
@@ -79,12 +79,12 @@ class Checks:
         return gated
 
     def _find(self, row: Row, negative: Negative, seen: set[str]) -> Finding | None:
-        text = plain(negative["text"])
+        text = normal_text(negative["text"])
         if not text:
             return "empty", "The text is empty."
-        if text == plain(row["positive"]):
+        if text == normal_text(row["positive"]):
             return "copy of the positive", "It is the positive's text."
-        if text == plain(row["query"]):
+        if text == normal_text(row["query"]):
             return "copy of the query", "It is the query's text."
         if text in seen:
             return "twice in its row", "The same text is among the row's negatives already."

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from syneg.mining.keys import text_keys
+from syneg.text import text_keys
 
 _PERMUTATIONS = 64
 _WORDS = 3

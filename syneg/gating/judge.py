@@ -20,16 +20,15 @@ from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Gated, Tolls
 from syneg.gating.teacher import SUSPECT
 from syneg.gating.verdicts import VERDICTS, RecordedVerdicts, recorded_name
-from syneg.generation.journal import Journal
-from syneg.generation.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
-from syneg.generation.requests import Completion, Engine, Request, digest
-from syneg.generation.text import cut, neutralise
-from syneg.mining.keys import plain
+from syneg.llm.journal import Journal
+from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
+from syneg.llm.requests import Completion, Engine, Request, digest
 from syneg.resources import resource_path
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped, make_row
+from syneg.text import cut, neutralise, normal_text
 
 if TYPE_CHECKING:
-    from syneg.generation.arguments import GenerationArguments
+    from syneg.writing.arguments import GenerationArguments
 
 UNCLEAR = "unclear"
 RELABELLED = "relabelled"
@@ -236,8 +235,8 @@ class Judge:
                 bar.update()
 
     def _start(self) -> Engine:
-        from syneg.generation.engines import make_engine
-        from syneg.generation.recordings import RecordedJournal
+        from syneg.llm.engines import make_engine
+        from syneg.llm.recordings import RecordedJournal
 
         if self.generation.engine != "recorded":
             return make_engine(self.generation)
@@ -304,10 +303,10 @@ def read_verdict(completion: Completion, document: str, evidence: bool = True) -
         raise ParseFailure(WRONG_SHAPE, f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
     reasoning = text_field(fields, "reasoning", blank=True) or ""
     passage = text_field(fields, "evidence", blank=True) or ""
-    quoted = plain(passage).strip("\"'“”.… ")
+    quoted = normal_text(passage).strip("\"'“”.… ")
     if verdict == "no" or not (quoted or evidence):
         return Verdict(verdict, reasoning)
-    if not quoted or quoted not in plain(document):
+    if not quoted or quoted not in normal_text(document):
         raise ParseFailure(WRONG_SHAPE, f"verdict {verdict!r} without a quotation from the document")
     return Verdict(verdict, passage)
 

@@ -12,7 +12,7 @@ from syneg.encoders import encoder_path, load_encoder
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Gated, Tolls
-from syneg.generation.requests import digest
+from syneg.llm.requests import digest
 from syneg.mining.embeddings import choose_device, choose_dtype
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from syneg.errors import InputError
-from syneg.generation.recordings import PairLines
-from syneg.generation.requests import Completion, Request
+from syneg.llm.recordings import PairLines
+from syneg.llm.requests import Completion, Request
 
 VERDICTS = ("yes", "partly", "no")
 

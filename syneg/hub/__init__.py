@@ -1,1 +1,1 @@
-"""."""
+"""The Hub: data set folders, their cards, and publishing both."""

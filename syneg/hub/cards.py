@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from syneg.hub.folders import FolderInfo
-from syneg.hub.plain import visible
+from syneg.text import visible
 
 CITATION = """@article{syneg2024,
   title         = {SyNeg: LLM-Driven Synthetic Hard-Negatives for Dense Retrieval},

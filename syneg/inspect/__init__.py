@@ -1,1 +1,1 @@
-"""Looking at a data set: `syneg inspect`."""
+"""Inspection: a data set as a page or in the terminal, before it is trusted."""

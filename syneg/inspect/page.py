@@ -16,11 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from syneg.hub.cards import number, report
-from syneg.hub.plain import visible
 from syneg.inspect.marks import mark
 from syneg.inspect.measures import BINS, POSITIVE, Distribution, Measure
 from syneg.inspect.sample import Pair, Sample
 from syneg.rows import SYNTHETIC, Negative
+from syneg.text import visible
 
 WIDTH, HEIGHT = 224, 36
 """Size of a histogram in the page, in CSS pixels."""

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from syneg.hub.cards import number
-from syneg.hub.plain import visible
 from syneg.inspect.measures import Measure
 from syneg.inspect.page import facts, tolls
 from syneg.inspect.sample import Pair, Sample
+from syneg.text import visible
 
 LINES = 6
 """Lines of a document before it is cut."""

@@ -1,4 +1,4 @@
-"""Keys of texts and of collections, by content: equal text has an equal key in every run."""
+"""Keys of collections, by content, and the corpus in blocks."""
 
 from __future__ import annotations
 
@@ -6,24 +6,11 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import pandas as pd
 
 from syneg.sources import Source
+from syneg.text import text_keys
 
 BLOCK = 16384
-
-
-def plain(text: str) -> str:
-    """Returns the text as two documents are compared: lower case, single spaces."""
-    return " ".join(text.casefold().split())
-
-
-def text_keys(texts: Iterable[str]) -> np.ndarray:
-    """Returns one uint64 a text, equal for texts that differ in case and spacing only.
-
-    With a million documents the chance that any two different ones share a key is about 3e-8.
-    """
-    return pd.util.hash_array(np.array([plain(text) for text in texts], dtype=object), categorize=False)
 
 
 def document_blocks(source: Source, size: int = BLOCK) -> Iterator[list[str]]:

@@ -14,12 +14,13 @@ from syneg.mining.candidates import MISSING, Candidates, Miner
 from syneg.mining.dense import DenseMiner
 from syneg.mining.embeddings import choose_device
 from syneg.mining.filters import Known, Rules, Sieve
-from syneg.mining.keys import document_keys, text_keys
-from syneg.mining.random import RandomMiner
+from syneg.mining.keys import document_keys
+from syneg.mining.random_miner import RandomMiner
 from syneg.mining.ranks import Ranks
 from syneg.mining.report import MinerReport, MiningReport
 from syneg.rows import Negative, make_negative
 from syneg.sources import Pairs
+from syneg.text import text_keys
 
 _PAIRS_AT_ONCE = 2048
 

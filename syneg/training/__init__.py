@@ -1,1 +1,1 @@
-"""."""
+"""Training: mixtures, losses, and a trainer for dense retrievers."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from syneg.training.mixing import normal_text
+from syneg.text import normal_text
 
 
 def key_of(text: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from syneg.errors import InputError, nearest, unknown
 from syneg.rows import SYNTHETIC
+from syneg.text import normal_text
 
 Kind = Literal["counts", "ratio", "direct", "all"]
 ORDERS = ("random", "easy_to_hard", "hard_to_easy")
@@ -306,11 +307,6 @@ class Mixture:
         centre = progress if self.order == "easy_to_hard" else 1 - progress
         keys = [abs(rank - centre) + 0.25 * generator.random() for rank in ranks]
         group[:] = [group[i] for i in sorted(range(len(group)), key=keys.__getitem__)]
-
-
-def normal_text(text: str) -> str:
-    """Returns the form in which texts count as equal: no case, white space as single spaces."""
-    return " ".join(text.split()).casefold()
 
 
 def _group_by_source(

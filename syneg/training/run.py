@@ -1,11 +1,8 @@
-"""`syneg train` and `recipes/train.py`: from a configuration to a saved model."""
+"""From a training configuration to a saved model."""
 
 from __future__ import annotations
 
 import logging
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,37 +92,6 @@ class TrainArguments:
         default="none",
         metadata={"help": "4bit: QLoRA, with bitsandbytes on a GPU.", "choices": ["none", "4bit"]},
     )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains a model as the command line says.
-
-    Args:
-        argv: The command line without the program's name; `sys.argv` where None.
-
-    Returns:
-        0; or 2 after bad input, which is told in one line on stderr.
-    """
-    from syneg.config import ConfigParser
-    from syneg.training.arguments import ContrastiveArguments
-
-    try:
-        parser = ConfigParser((TrainArguments, ContrastiveArguments), prog="syneg train")  # type: ignore[arg-type]
-        what, how = parser.parse(argv)
-        folder = run(what, how)
-    except InputError as error:
-        # Every process of a launch fails alike; one line is enough.
-        if int(os.environ.get("RANK", 0)) == 0:
-            print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(folder)
-    return 0
-
-
-def one_line(error: InputError) -> str:
-    """Returns an error's own line; from a data loader's worker it comes wrapped in a traceback."""
-    return str(error).strip().splitlines()[-1].removeprefix("syneg.errors.InputError: ")
 
 
 def run(what: TrainArguments, how: ContrastiveArguments) -> Path:

@@ -10,9 +10,10 @@ import yaml
 from datasets import Dataset
 from filelock import FileLock
 
+from syneg.commands.compare import main
+from syneg.commands.report import main as report
 from syneg.errors import InputError
-from syneg.evaluation.compare import hold_back, load_comparison, main
-from syneg.evaluation.report.run import main as report
+from syneg.evaluation.compare import hold_back, load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 

@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 import pytest
 from datasets import Dataset
 
+from syneg.commands.report import main
 from syneg.errors import InputError
 from syneg.evaluation.arms import Run
 from syneg.evaluation.compare import Comparison
-from syneg.evaluation.mteb import QueryScores
+from syneg.evaluation.evaluate import QueryScores
 from syneg.evaluation.report.charts import make_axis
 from syneg.evaluation.report.page import query_examples, render, training_plots
-from syneg.evaluation.report.run import main
 from syneg.evaluation.work import mean_series, run_time, training_courses, work_of, work_table
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 

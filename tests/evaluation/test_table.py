@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from syneg.evaluation.mteb import Scores
+from syneg.evaluation.evaluate import Scores
 from syneg.evaluation.table import markdown_table
 
 

@@ -1,1 +1,1 @@
-from tests.generation.conftest import needs_vllm, tiny_llama, vllm_engine  # noqa: F401
+from tests.llm.conftest import needs_vllm, tiny_llama, vllm_engine  # noqa: F401

@@ -11,10 +11,10 @@ from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.judge import SCHEMA, read_verdict
 from syneg.gating.teacher import SUSPECT
-from syneg.generation.arguments import GenerationArguments
-from syneg.generation.parsing import ParseFailure
-from syneg.generation.requests import Completion, Request
+from syneg.llm.parsing import ParseFailure
+from syneg.llm.requests import Completion, Request
 from syneg.rows import SYNTHETIC, Negative, make_negative, make_row
+from syneg.writing.arguments import GenerationArguments
 
 DOCUMENT = "Copper melts at 1085 degrees. It was known in antiquity."
 

@@ -5,9 +5,9 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
+from syneg.commands.push import main
 from syneg.errors import InputError
 from syneg.hub.model_cards import ModelCardInfo, ModelResult, model_card, read_mteb_results
-from syneg.hub.run import main
 
 RESULT = ModelResult(
     task="SciFact",

@@ -60,7 +60,7 @@ def published(hub, tmp_path_factory):
                 DatasetCardInfo(name="msmarco-hardneg", version=version, licence="other", languages=["en"])
             )
         code = f"""
-            from syneg.hub.run import main
+            from syneg.commands.push import main
             main(["--folder", {str(output)!r}, "--repo_id", {NAME!r}])
             print("true")
         """
@@ -160,7 +160,7 @@ def test_inspect_looks_at_the_hub_without_downloading_it(published, tmp_path):
         import json
         from pathlib import Path
         from syneg.errors import InputError
-        from syneg.inspect.run import main
+        from syneg.commands.inspect import main
 
         page, old = Path({str(tmp_path)!r}) / "page.html", Path({str(tmp_path)!r}) / "old.html"
         main([{NAME!r}, "--page", str(page), "--shown_pairs", "3", "--measured_pairs", "3"])
@@ -199,7 +199,7 @@ def test_a_full_disk_while_loading_says_so(published, tmp_path):
 
 def test_a_private_data_set_needs_the_token(hub, tmp_path):
     code = f"""
-        from syneg.hub.run import main
+        from syneg.commands.push import main
         main(["--folder", {str(build(tmp_path / "toy"))!r}, "--repo_id", "syneg/secret", "--private"])
         print("true")
     """
@@ -226,7 +226,7 @@ def test_a_model_is_pushed_and_loaded_by_its_id(hub, tmp_path):
         import json
         from pathlib import Path
         from sentence_transformers import SentenceTransformer
-        from syneg.hub.run import main
+        from syneg.commands.push import main
 
         here = Path({str(tmp_path)!r})
         model = SentenceTransformer({encoder!r})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from syneg.inspect.run import main
+from syneg.commands.inspect import main
 
 VISIBLE = """
 return [...document.querySelectorAll('.negative')]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from looks import EVIL, make_rows, write
 
+from syneg.commands.inspect import main
 from syneg.errors import InputError
 from syneg.inspect.marks import NEW, QUERY, SHARED, mark, overlap
 from syneg.inspect.measures import measure_rows
-from syneg.inspect.run import main
 from syneg.inspect.sample import read_sample
 from syneg.rows import make_dropped, make_negative, make_row
 
@@ -206,7 +206,7 @@ def test_only_the_rows_that_are_shown_are_read(tmp_path):
 
     code = """if True:
         import resource, sys
-        from syneg.inspect.run import main
+        from syneg.commands.inspect import main
         main([sys.argv[1], "--text", "--measured_pairs", "20"])
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     """

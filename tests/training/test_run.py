@@ -5,10 +5,11 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from syneg.commands.train import main
 from syneg.errors import InputError
 from syneg.rows import FEATURES
 from syneg.training.arguments import ContrastiveArguments
-from syneg.training.run import TrainArguments, load_model, main, make_trainer, measure, run
+from syneg.training.run import TrainArguments, load_model, make_trainer, measure, run
 
 from .conftest import make_dataset
 

@@ -1,1 +1,1 @@
-"""The report of a comparison: one self-contained HTML page."""
+"""The report: a comparison as one HTML page."""

@@ -1,0 +1,1 @@
+"""Writing: what an LLM is asked to write, and how its completions are read."""

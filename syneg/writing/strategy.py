@@ -1,0 +1,264 @@
+"""What every strategy shares: its interface, the shape of a completion, and the registry."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from syneg.errors import InputError, unknown
+from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, Written, parse_object, text_field
+from syneg.llm.requests import Message, digest
+
+DOCUMENT = "hard_negative_document"
+"""The field of the document, in the completion of every strategy that is ours."""
+
+MIRROR = "mirror_query"
+_NEGATIVES = "negatives"
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What the prompt is told about the source, and which of its parts are on.
+
+    Attributes:
+        persona: The LLM's persona; ``{domain}`` is replaced.
+        query_kind: What a query is, as in "scientific claim".
+        document_kind: What a document is, as in "abstract of a scientific paper".
+        attributes: Whether domain, difficulty and length are asked for (off in an ablation).
+        reflection: Whether reasoning comes before the document (off in an ablation).
+        mirror: Whether the completion also holds the query that its document satisfies.
+    """
+
+    persona: str = "You are an expert in {domain}."
+    query_kind: str = "search query"
+    document_kind: str = "document"
+    attributes: bool = True
+    reflection: bool = True
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one prompt is rendered from. Its texts are neutralised and cut already.
+
+    Attributes:
+        query: The query.
+        positive: The positive.
+        attributes: One mapping (domain, difficulty, length) for each negative asked for; empty
+            mappings where attributes are off.
+        mined: For each negative asked for the mined negative to start from, if there is any.
+    """
+
+    query: str
+    positive: str
+    attributes: Sequence[Mapping[str, str]]
+    mined: Sequence[str] = field(default_factory=tuple)
+
+
+class Strategy(ABC):
+    """Renders messages, and owns the JSON schema of the answer and its parser.
+
+    What all requests share comes first in the messages, so that the engine's prefix cache serves
+    it; the query and the positive come last. In the schema the reasoning comes first and the
+    document last. Change `version` with every change of wording: it is part of the journal's key.
+
+    A strategy that answers in other fields than reasoning, mirror query and document overrides
+    `properties`, `read_one` and `write_one`.
+
+    Attributes:
+        name: What it is chosen by.
+        version: Of its wording.
+        wants_mined: Whether it makes use of mined negatives.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    wants_mined: ClassVar[bool] = False
+
+    def __init__(self, options: PromptOptions) -> None:
+        self.options = options
+        self._systems: dict[int, str] = {}
+
+    @property
+    def label(self) -> str:
+        """Name and version, as in "syneg/1"."""
+        return f"{self.name}/{self.version}"
+
+    @abstractmethod
+    def messages(self, example: Example) -> list[Message]:
+        """Returns the chat for one example; it asks for ``len(example.attributes)`` negatives."""
+
+    def system(self, count: int) -> str:
+        """Returns the text that all requests for `count` negatives share; see `shared`."""
+        raise NotImplementedError
+
+    def shared(self, count: int) -> str:
+        """Returns `system`'s text, which is made only once."""
+        if count not in self._systems:
+            self._systems[count] = self.system(count)
+        return self._systems[count]
+
+    def properties(self) -> dict[str, Any]:
+        """Returns the schema's properties of one negative, in the order they are written."""
+        text = {"type": "string"}
+        properties = {"reasoning": text} if self.options.reflection else {}
+        if self.options.mirror:
+            properties[MIRROR] = text
+        return {**properties, DOCUMENT: text}
+
+    def schema(self, count: int) -> dict[str, Any]:
+        """Returns the JSON schema of a completion that holds `count` negatives."""
+        one = _object_schema(self.properties())
+        if count == 1:
+            return one
+        many = {"type": "array", "items": one, "minItems": count, "maxItems": count}
+        return _object_schema({_NEGATIVES: many})
+
+    def read_one(self, fields: Mapping[str, Any]) -> Written:
+        """Returns the negative in one object of the schema's shape.
+
+        Raises:
+            ParseFailure: Where the object does not follow the schema, or the document is blank.
+        """
+        text = text_field(fields, DOCUMENT)
+        assert text is not None
+        reasoning = text_field(fields, "reasoning", required=self.options.reflection, blank=True)
+        return Written(text, reasoning, text_field(fields, MIRROR, required=self.options.mirror))
+
+    def write_one(self, written: Written) -> dict[str, Any]:
+        """Returns the object that `read_one` would turn into this: a recorded completion's shape."""
+        fields = {"reasoning": written.reasoning, MIRROR: written.mirror_query}
+        return {name: text for name, text in fields.items() if text is not None} | {DOCUMENT: written.text}
+
+    def parse(self, text: str, finish_reason: str, count: int) -> list[Written]:
+        """Returns the negatives in a completion.
+
+        Raises:
+            ParseFailure: Where it is no JSON, is cut off, is blank or has the wrong shape.
+        """
+        fields = parse_object(text, finish_reason)
+        if count == 1:
+            return [self.read_one(fields)]
+        items = fields.get(_NEGATIVES)
+        if not isinstance(items, list) or len(items) != count:
+            found = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
+            raise ParseFailure(WRONG_SHAPE, f"expected {count} items in {_NEGATIVES!r}, found {found}")
+        for item in items:
+            if not isinstance(item, dict):
+                raise ParseFailure(WRONG_SHAPE, f"an item of {_NEGATIVES!r} is a {type(item).__name__}")
+        return [self.read_one(item) for item in items]
+
+    def completion_text(self, written: Sequence[Written]) -> str:
+        """Returns the completion that `parse` would turn into these."""
+        items = [self.write_one(one) for one in written]
+        return json.dumps(items[0] if len(items) == 1 else {_NEGATIVES: items}, ensure_ascii=False)
+
+
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_STRATEGIES: dict[str, type[Strategy]] = {}
+
+
+def register(strategy: type[Strategy]) -> type[Strategy]:
+    """Makes a strategy known by its name. Usable as a class decorator."""
+    _STRATEGIES[strategy.name] = strategy
+    return strategy
+
+
+def find_strategy(name: str) -> type[Strategy]:
+    """Returns the strategy with this name, or the one in this file.
+
+    Args:
+        name: A registered name; or ``path/to/file.py``, a file of the user's own that defines one
+            `Strategy`, or ``path/to/file.py:ClassName`` where it defines several. It is run.
+
+    Raises:
+        InputError: For a name that is no strategy's; names the nearest. For a file that is missing
+            or fails, or defines no strategy.
+    """
+    path, _, class_name = name.partition(".py:") if ".py:" in name else (name, "", "")
+    path = f"{path}.py" if class_name else path
+    if path.endswith(".py"):
+        return _from_file(Path(path), class_name)
+    if name not in _STRATEGIES:
+        raise unknown("strategy", name, _STRATEGIES)
+    return _STRATEGIES[name]
+
+
+def make_strategy(name: str, options: PromptOptions | None = None) -> Strategy:
+    """Returns the strategy that `find_strategy` finds, ready to render."""
+    return find_strategy(name)(options or PromptOptions())
+
+
+def _from_file(path: Path, class_name: str) -> type[Strategy]:
+    if not path.is_file():
+        raise InputError(f"--strategy {path}: no such file.")
+    spec = importlib.util.spec_from_file_location(f"syneg_user_strategy_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look their module up by name.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"--strategy {path}: it fails with {type(error).__name__}: {error}.") from error
+    found = {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
+    }
+    if class_name and class_name not in found:
+        raise unknown(f"strategy in {path}:", class_name, found)
+    if not class_name and len(found) != 1:
+        names = f": {', '.join(found)}; say which, as in {path}:NAME" if found else " at all"
+        raise InputError(f"--strategy {path}: expected one subclass of Strategy, found {len(found)}{names}.")
+    strategy = found[class_name] if class_name else next(iter(found.values()))
+    for attribute in ("name", "version"):
+        if not isinstance(getattr(strategy, attribute, None), str):
+            raise InputError(f"--strategy {path}: {strategy.__name__}.{attribute} must be a string.")
+    return strategy
+
+
+def draw_attributes(
+    values: Mapping[str, Sequence[str]], seed: int, query_id: str, positive_id: str, slot: int
+) -> dict[str, str]:
+    """Returns the attributes of one slot, the same wherever and whenever they are drawn.
+
+    A pair walks through all combinations in steps coprime to their number, so its slots differ
+    until every combination was used once.
+    """
+    total = math.prod(len(options) for options in values.values())
+    drawn = digest(seed, query_id, positive_id)
+    start, step = drawn % total, (drawn >> 32) % total
+    while math.gcd(step, total) != 1:
+        step = (step + 1) % total
+    place = (start + slot * step) % total
+    chosen = {}
+    for name, options in values.items():
+        place, i = divmod(place, len(options))
+        chosen[name] = options[i]
+    return chosen
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """Replaces each ``{name}`` in one pass, so that no text is ever read as a template."""
+    parts = template.split("{")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        name, closed, rest = part.partition("}")
+        filled.append(values[name] + rest if closed and name in values else "{" + part)
+    return "".join(filled)
