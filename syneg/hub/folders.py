@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,16 +30,20 @@ from datasets import (
     get_dataset_split_names,
     load_dataset,
 )
+from datasets.naming import INVALID_WINDOWS_CHARACTERS_IN_PATH
 from huggingface_hub.errors import HfHubHTTPError
 
 from syneg.errors import InputError, unknown
 from syneg.hub.reading import CARD, FORMAT, MANIFEST, evenly_spaced, read_manifest
 from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, is_full, move_into_place, sync, try_lock
 from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, read_split, shard_name
-from syneg.rows import DROPPED_FEATURES, FEATURES
+from syneg.rows import DROPPED_FEATURES, FEATURES, Dropped, Row, iter_triplets, triplet_features
 
 if TYPE_CHECKING:
     from syneg.hub.cards import DatasetCardInfo
+
+FREE_BYTES = 100 * 2**20
+"""Room that a folder's disk must have where nobody knows how large the folder will be, in bytes."""
 
 _FEATURES = {"default": FEATURES, "dropped": DROPPED_FEATURES}
 
@@ -108,6 +113,7 @@ class FolderWriter:
         self.written: dict[str, dict[str, SplitFiles]] = {}
         self._card: tuple[str, dict[str, Any]] | None = None
         self._lock: IO[str] | None = None
+        check_names(self.output, [])
         check_replaceable(self.output, overwrite)
 
     def __enter__(self) -> FolderWriter:
@@ -163,10 +169,10 @@ class FolderWriter:
         Raises:
             InputError: Where the split was written already, or the disk is full.
         """
-        for kind, name in (("configuration", config), ("split", split)):
-            if not re.fullmatch(r"\w+", name):
-                raise InputError(f"{self.output}: {kind} {name!r} may only have letters, digits and '_'.")
-        if split in self.written.get(config, {}):
+        _check_name(self.output, "configuration", config)
+        _check_name(self.output, "split", split)
+        # Configurations stay in the order in which they were opened.
+        if split in self.written.setdefault(config, {}):
             raise InputError(f"{self.output}: split {config}/{split} was written already.")
         writer = SplitWriter(self.path, config, split, features, self._shard_bytes)
         try:
@@ -177,7 +183,30 @@ class FolderWriter:
             with disk_errors(self.output):
                 writer.abandon()
             raise
-        self.written.setdefault(config, {})[split] = written
+        self.written[config][split] = written
+
+    @contextmanager
+    def open_rows(self, split: str, triplet_negatives: int | None = None) -> Iterator[RowsWriter]:
+        """Opens the configurations of a split together, so that one pass over the rows fills them all.
+
+        What is written is, byte for byte, what one `write` for each configuration writes.
+
+        Args:
+            split: The split.
+            triplet_negatives: Negatives of a row of `triplet`; that configuration is not written
+                where it is None.
+
+        Raises:
+            InputError: As `open_split`.
+        """
+        with ExitStack() as stack:
+            default = stack.enter_context(self.open_split("default", split, FEATURES))
+            triplet = None
+            if triplet_negatives is not None:
+                features = triplet_features(triplet_negatives)
+                triplet = stack.enter_context(self.open_split("triplet", split, features))
+            dropped = stack.enter_context(self.open_split("dropped", split, DROPPED_FEATURES))
+            yield RowsWriter(default, dropped, triplet, triplet_negatives or 0)
 
     def write(
         self,
@@ -238,6 +267,45 @@ class FolderWriter:
         (self.path / LOCK).unlink()
         check_replaceable(self.output, self._overwrite)  # another build may have finished meanwhile
         move_into_place(self.path, self.output)
+
+
+class RowsWriter:
+    """Takes the rows of one split, and what was dropped from them, in order.
+
+    Made by `FolderWriter.open_rows`.
+
+    Attributes:
+        rows: Rows added.
+        dropped: Dropped negatives added.
+        without_triplet: Rows added that have too few negatives for a row of `triplet`.
+    """
+
+    def __init__(
+        self, default: SplitWriter, dropped: SplitWriter, triplet: SplitWriter | None, triplet_negatives: int
+    ) -> None:
+        self._default, self._dropped, self._triplet = default, dropped, triplet
+        self._triplet_negatives = triplet_negatives
+        self.rows = self.dropped = self.without_triplet = 0
+
+    def add(self, row: Row | None, dropped: Iterable[Dropped] = ()) -> None:
+        """Adds a row, and what was dropped from it.
+
+        Args:
+            row: The row; None for one that is left out itself, whose dropped negatives stay on record.
+            dropped: What the gates kept out of it.
+        """
+        for negative in dropped:
+            self._dropped.add(negative)
+            self.dropped += 1
+        if row is None:
+            return
+        self._default.add(row)
+        self.rows += 1
+        if self._triplet is not None:
+            triplets = list(iter_triplets([row], self._triplet_negatives))
+            self.without_triplet += not triplets
+            for triplet in triplets:
+                self._triplet.add(triplet)
 
 
 def read_folder(path: str | Path) -> FolderInfo:
@@ -310,6 +378,85 @@ def _load_split(text: str, config: str, split: str) -> Dataset:
     if config not in _FEATURES or split not in others:
         raise unknown(f"split of {text!r}:", split, others)
     return Dataset(_FEATURES[config].arrow_schema.empty_table())
+
+
+def check_names(output: str | Path, splits: Iterable[str], name: str | None = None) -> None:
+    """Checks, before any work, that what these names stand for can be written and loaded again.
+
+    Args:
+        output: The folder that is to be written.
+        splits: Its splits.
+        name: The data set's name, where it is not the folder's.
+
+    Raises:
+        InputError: For a name that `datasets` cannot load.
+    """
+    for split in splits:
+        _check_name(Path(output), "split", split)
+    path = str(Path(output).absolute())
+    for text in ("[", "]", "::"):
+        if text in path:
+            raise InputError(
+                f"--output {str(output)!r}: `datasets` reads {text!r} in a path as a pattern, so it could "
+                f"not load {path}. Choose another --output."
+            )
+    bad = [character for character in INVALID_WINDOWS_CHARACTERS_IN_PATH if character in (name or "")]
+    if bad or name == "":
+        raise InputError(
+            f"--name {name!r}: a data set's name is no path and may not "
+            + (f"have {bad[0]!r} in it; " if bad else "be empty; ")
+            + "say where it is published with --repo_id, and where it is written with --output."
+        )
+
+
+def _check_name(output: Path, kind: str, name: str) -> None:
+    """Holds a configuration's or split's name to what `datasets` accepts and file names can carry."""
+    if not re.fullmatch(r"\w+", name):
+        raise InputError(
+            f"{output}: {kind} {name!r} may only have letters, digits and '_', or `datasets` cannot load it."
+        )
+    if kind == "split" and name == "all":
+        raise InputError(f"{output}: split 'all' stands for all splits in `datasets`; give it another name.")
+
+
+def check_output(output: str | Path, overwrite: bool = False, size: int = FREE_BYTES) -> None:
+    """Checks, before any work, that a folder can be written: its place, its permissions, its disk.
+
+    Nothing is left behind; folders that are missing on the way are not made.
+
+    Args:
+        output: The folder.
+        overwrite: Whether a data set folder of ours that is there may be replaced.
+        size: What is going to be written, in bytes. A folder that is replaced goes last, so it
+            makes no room.
+
+    Raises:
+        InputError: Where the folder may not be replaced, its place cannot be written to, or the disk
+            has less room.
+    """
+    output = Path(output).absolute()
+    check_replaceable(output, overwrite)
+    place = output.parent
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"--output {output}: {place} is no folder. Choose another --output.")
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".writable-"):
+            pass
+    except OSError as error:
+        if is_full(error):
+            raise InputError(f"--output {output}: the disk of {place} is full. Make room there.") from error
+        raise InputError(
+            f"--output {output}: nothing can be written in {place} ({error.strerror or error}). "
+            "Choose another --output."
+        ) from error
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise InputError(
+            f"--output {output}: the disk of {place} has {free / 1e6:,.0f} MB free, and about "
+            f"{size / 1e6:,.0f} MB are needed. Make room there, or choose another --output."
+        )
 
 
 def check_replaceable(output: Path, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from datasets import Dataset, load_dataset
 
 from syneg.errors import InputError
 from syneg.hub.cards import DatasetCardInfo
-from syneg.hub.folders import FolderWriter, load_split, read_folder
+from syneg.hub.folders import FolderWriter, check_names, check_output, load_split, read_folder
 from syneg.hub.reading import evenly_spaced
 from syneg.rows import (
     DROPPED_FEATURES,
@@ -140,6 +140,95 @@ def test_several_splits_fill_in_one_pass(tmp_path):
             for triplet in iter_triplets([row], 2):
                 triplets.add(triplet)
     assert len(load(tmp_path / "toy", "triplet", split="train")) == 7
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize("shard_bytes", [10_000, 2**28])
+def test_one_pass_writes_what_one_write_for_each_configuration_writes(tmp_path, shard_bytes):
+    rows = list(make_rows(1800))
+    for row in rows[::3]:
+        row["negatives"] = row["negatives"][:1]
+    lost = {
+        i: [make_dropped(row, row["negatives"][0], "copy", "same")] * 2 for i, row in enumerate(rows[:90])
+    }
+    with FolderWriter(tmp_path / "three", shard_bytes=shard_bytes) as folder:
+        kept = [row for i, row in enumerate(rows) if i % 5]
+        dataset = Dataset.from_generator(
+            lambda: iter(kept), features=FEATURES, cache_dir=str(tmp_path / "cache")
+        )
+        folder.write("default", "train", dataset, FEATURES)
+        folder.write("triplet", "train", iter_triplets(dataset, 2), triplet_features(2))
+        folder.write("dropped", "train", (d for ds in lost.values() for d in ds), DROPPED_FEATURES)
+        folder.write_card(DatasetCardInfo(name="toy"))
+    with FolderWriter(tmp_path / "one", shard_bytes=shard_bytes) as folder:
+        with folder.open_rows("train", triplet_negatives=2) as writer:
+            for i, row in enumerate(rows):
+                writer.add(row if i % 5 else None, lost.get(i, []))
+        folder.write_card(DatasetCardInfo(name="toy"))
+    one, three = contents(tmp_path / "one"), contents(tmp_path / "three")
+    assert one.keys() == three.keys()
+    assert [name for name in one if one[name] != three[name]] == []
+    assert len(one) > (6 if shard_bytes == 10_000 else 4)
+    assert (writer.rows, writer.dropped, writer.without_triplet) == (1440, 180, 480)
+
+
+def test_without_triplet_negatives_there_is_no_configuration_triplet(tmp_path):
+    with FolderWriter(tmp_path / "toy") as folder, folder.open_rows("train") as writer:
+        for row in make_rows(3):
+            writer.add(row)
+    info = read_folder(tmp_path / "toy")
+    assert list(info.configs) == ["default"]
+    assert info.empty == {"dropped": ["train"]}
+
+
+@pytest.mark.parametrize("split", ["train-2024", "../train", "a.b", "", "all", "train 1"])
+def test_a_split_that_cannot_be_loaded_is_named_before_any_work(tmp_path, split):
+    with pytest.raises(InputError, match=f"split {split!r}".replace(".", r"\.")):
+        check_names(tmp_path / "toy", ["train", split])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["me/mine", "a|b", "what?", ""])
+def test_a_name_that_is_a_path_is_named_before_any_work(tmp_path, name):
+    with pytest.raises(InputError, match="a data set's name is no path") as error:
+        check_names(tmp_path / "toy", ["train"], name)
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a::b"])
+def test_an_output_that_datasets_would_take_for_a_pattern_is_named(tmp_path, name):
+    with pytest.raises(InputError, match="as a pattern"):
+        check_names(tmp_path / name / "toy", ["train"])
+    with pytest.raises(InputError, match="as a pattern"):
+        FolderWriter(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["me mine", "r\u00e9sum\u00e9", "v1.2-b", "100%25", "~x", "a=b,c"])
+def test_names_that_are_let_through_can_be_loaded(tmp_path, name):
+    split = "\u65e5\u672c_2024"
+    check_names(tmp_path / name, [split], name)
+    with FolderWriter(tmp_path / name) as folder:
+        folder.write("default", split, make_rows(2), FEATURES)
+    assert len(load(tmp_path / name, split=split)) == 2
+
+
+def test_an_output_that_cannot_be_written_is_named_before_any_work(tmp_path):
+    check_output(tmp_path / "new" / "toy")
+    assert list(tmp_path.iterdir()) == [], "the check leaves nothing behind"
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="file is no folder"):
+        check_output(tmp_path / "file" / "toy")
+    with pytest.raises(InputError, match=r"nothing can be written in /proc"):
+        check_output("/proc/toy")
+    with pytest.raises(InputError, match=r"MB free, and about 1,000,000,000,000 MB are needed"):
+        check_output(tmp_path / "toy", size=10**18)
+    write(tmp_path / "toy")
+    with pytest.raises(InputError, match="--overwrite"):
+        check_output(tmp_path / "toy")
+    check_output(tmp_path / "toy", overwrite=True)
 
 
 def test_read_folder_gives_what_was_written(tmp_path):
