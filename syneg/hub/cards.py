@@ -19,7 +19,8 @@ from huggingface_hub import DatasetCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from syneg.hub.folders import FolderInfo
+from syneg.hub.reading import FolderInfo
+from syneg.rows import interleave_sources
 from syneg.text import visible
 
 CITATION = """@article{syneg2024,
@@ -228,8 +229,6 @@ def _limits(info: DatasetCardInfo) -> list[str]:
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
-    from syneg.rows import interleave_sources
-
     negatives = interleave_sources(row.get("negatives") or [])
     return {
         "query": row["query"],

@@ -14,18 +14,15 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from datasets import (
     Dataset,
-    DatasetInfo,
     Features,
     IterableDataset,
-    SplitDict,
-    SplitInfo,
     get_dataset_config_names,
     get_dataset_split_names,
     load_dataset,
@@ -34,57 +31,16 @@ from datasets.naming import INVALID_WINDOWS_CHARACTERS_IN_PATH
 from huggingface_hub.errors import HfHubHTTPError
 
 from syneg.errors import InputError, unknown
-from syneg.hub.reading import CARD, FORMAT, MANIFEST, evenly_spaced, read_manifest
+from syneg.hub.cards import DatasetCardInfo, dataset_card
+from syneg.hub.reading import CARD, DATASET_FORMAT, MANIFEST, FolderInfo, read_manifest
 from syneg.hub.replacing import LOCK, clear_leftovers, disk_errors, is_full, move_into_place, sync, try_lock
 from syneg.hub.shards import SHARD_BYTES, SplitFiles, SplitWriter, read_split, shard_name
 from syneg.rows import DROPPED_FEATURES, FEATURES, Dropped, Row, iter_triplets, triplet_features
-
-if TYPE_CHECKING:
-    from syneg.hub.cards import DatasetCardInfo
 
 FREE_BYTES = 100 * 2**20
 """Room that a folder's disk must have where nobody knows how large the folder will be, in bytes."""
 
 _FEATURES = {"default": FEATURES, "dropped": DROPPED_FEATURES}
-
-
-@dataclass(frozen=True)
-class FolderInfo:
-    """What a data set folder holds.
-
-    Attributes:
-        path: The folder.
-        configs: Configuration -> split -> what was written for it.
-        manifest: What made the data set: the fields of `DatasetCardInfo`.
-        empty: Configuration -> splits that were written without rows, and so have no file.
-    """
-
-    path: Path
-    configs: dict[str, dict[str, SplitFiles]]
-    manifest: dict[str, Any] = field(default_factory=dict)
-    empty: dict[str, list[str]] = field(default_factory=dict)
-
-    def dataset_infos(self) -> dict[str, DatasetInfo]:
-        """Returns features and sizes by configuration, as the card's YAML states them."""
-        infos = {}
-        for config, splits in self.configs.items():
-            sizes = SplitDict()
-            for name, split in splits.items():
-                sizes[name] = SplitInfo(name, num_bytes=split.num_bytes, num_examples=split.num_examples)
-            download = sum(sum(split.files.values()) for split in splits.values())
-            size = sum(split.num_bytes for split in splits.values())
-            features = next(iter(splits.values())).features
-            infos[config] = DatasetInfo(
-                features=features, splits=sizes, download_size=download, dataset_size=size
-            )
-        return infos
-
-    def examples(self, config: str = "default", count: int = 5) -> list[dict[str, Any]]:
-        """Returns `count` rows of the first split, evenly spaced, so that none is picked by hand."""
-        splits = self.configs.get(config)
-        if not splits:
-            return []
-        return evenly_spaced([self.path / name for name in next(iter(splits.values())).files], count)
 
 
 class FolderWriter:
@@ -240,10 +196,8 @@ class FolderWriter:
 
     def write_card(self, info: DatasetCardInfo) -> str:
         """Writes the card and the manifest; call it after the last split. Returns the card."""
-        from syneg.hub.cards import dataset_card
-
         folder = self.info
-        manifest = {"format": FORMAT, **asdict(info), "empty": folder.empty}
+        manifest = {"format": DATASET_FORMAT, **asdict(info), "empty": folder.empty}
         text = dataset_card(info, folder)
         self._card = text, manifest
         return text
@@ -254,8 +208,6 @@ class FolderWriter:
                 f"{self.output}: configuration 'default' has no rows, so there is no data set to write."
             )
         if self._card is None:
-            from syneg.hub.cards import DatasetCardInfo
-
             self.write_card(DatasetCardInfo(name=self.output.name))
         assert self._card is not None
         card, manifest = self._card

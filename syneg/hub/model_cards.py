@@ -15,13 +15,11 @@ from markupsafe import Markup
 from yaml import YAMLError
 
 from syneg.errors import InputError
+from syneg.evaluation.table import HEADINGS
 from syneg.hub.cards import CITATION, card_environment, code
 
-METRICS = {"ndcg_at_10": "nDCG@10", "recall_at_10": "recall@10", "mrr_at_10": "MRR@10"}
-"""MTEB's metrics that the card shows, and how it calls them. The first is MTEB's main score."""
-
-
 TAGS = ("syneg", "sentence-transformers", "dense-retrieval", "hard-negatives")
+_DETAILS = "## Training Details\n"
 PLACEHOLDER = "sentence_transformers_model_id"
 """What sentence-transformers' card says in place of the model's id."""
 
@@ -109,18 +107,27 @@ def model_card(info: ModelCardInfo, folder: str | Path) -> str:
     card.text = card.text.replace(PLACEHOLDER, str(context["repo_id"]))
     if info.results:
         results = environment.get_template("model_results.md.j2").render(context)
-        card.text = _with_results(card.text, results)
+        card.text = put_section(card.text, "results", results)
     return str(card)
 
 
-def _with_results(text: str, results: str) -> str:
-    """Puts the results before the training details, in place of earlier ones."""
-    start, end = "<!-- results -->", "<!-- end of results -->"
-    block = f"{start}\n{results.strip()}\n\n{end}\n"
+def put_section(text: str, name: str, section: str, within: bool = False) -> str:
+    """Returns a model's card with a section put in, in place of an earlier one of that name.
+
+    Args:
+        text: The card.
+        name: The section's name, for the comments that mark where it begins and ends.
+        section: Its text, Markdown.
+        within: Whether a new one heads the training details, in place of standing before them.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    block = f"{start}\n{section.strip()}\n\n{end}\n"
     if start in text and end in text:
         head, rest = text.split(start, 1)
         return head + block + rest.split(f"{end}\n", 1)[-1]
-    head, details, rest = text.partition("## Training Details\n")
+    head, details, rest = text.partition(_DETAILS)
+    if within:
+        return f"{head}{details}\n{block}{rest}" if details else f"{text}\n{_DETAILS}\n{block}"
     return f"{head}{block}\n{details}{rest}" if details else f"{text.rstrip()}\n\n{block}"
 
 
@@ -172,7 +179,7 @@ def _read_results(folder: Path) -> list[ModelResult]:
 
 def _result(record: Mapping[str, Any], split: str, subsets: Any, path: Path) -> ModelResult:
     try:
-        names = [name for name in METRICS if name in subsets[0]]
+        names = [name for name in HEADINGS if name in subsets[0]]
         metrics = {name: sum(subset[name] for subset in subsets) / len(subsets) for name in names}
     except (KeyError, TypeError, IndexError):
         raise InputError(f"{path}: split {split!r} has no scores of the usual form.") from None
@@ -204,7 +211,7 @@ def _eval_results(result: ModelResult) -> list[EvalResult]:
             dataset_split=result.split,
             dataset_revision=result.revision,
             metric_type=name,
-            metric_name=METRICS.get(name, name),
+            metric_name=HEADINGS.get(name, name),
             metric_value=round(value, 5),
         )
         for name, value in result.metrics.items()
@@ -236,7 +243,7 @@ def _context(info: ModelCardInfo, data: ModelCardData, folder: Path) -> dict[str
         "repo_id": code(info.repo_id or info.name),
         "revision": code(info.revision) if info.revision else None,
         "results": info.results,
-        "metrics": [name for name in METRICS if any(name in result.metrics for result in info.results)],
+        "metrics": [name for name in HEADINGS if any(name in result.metrics for result in info.results)],
         "compared": any(result.before for result in info.results),
         "tables": {"Training": info.training} if info.training else {},
         "limits": [*info.limits, *_limits(info)],
@@ -289,5 +296,5 @@ def _score(result: ModelResult, metric: str) -> str:
 _FILTERS: dict[str, Callable[..., Any]] = {
     "hub": _hub,
     "score": _score,
-    "metric_name": lambda name: METRICS.get(name, name),
+    "metric_name": lambda name: HEADINGS.get(name, name),
 }

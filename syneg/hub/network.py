@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from syneg.errors import InputError
 
@@ -60,3 +65,39 @@ def reading_errors(spec: str) -> Iterator[None]:
         if not known:
             raise
         raise InputError(f"{spec!r}: cannot be read ({short(error)}).") from error
+
+
+@contextmanager
+def publishing_errors(repo_id: str) -> Iterator[None]:
+    """Turns what the Hub's client raises into one line: what, where and how to mend it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
+        what = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else "there is no token"
+        raise InputError(
+            f"{repo_id}: {what}. Log in with `hf auth login`, or set HF_TOKEN, and be online."
+        ) from None
+    except Exception as error:
+        known = isinstance(error, HfHubHTTPError | OSError | ValueError) or cause_of(error) is not error
+        if not known and not is_transport(error):
+            raise
+        raise InputError(f"{repo_id}: {short(error)}. {_remedy(error)}") from error
+
+
+def _remedy(error: BaseException) -> str:
+    cause = cause_of(error)
+    status = status_of(cause)
+    if status == 401:
+        return "The Hub does not know the token: log in with `hf auth login`, or set HF_TOKEN."
+    if status == 403 or isinstance(cause, RepositoryNotFoundError):
+        return "The token may not write there: use one with write access, or another --repo_id."
+    if status == 412:
+        return "Somebody else changed the repository meanwhile; look at it, then run this again."
+    if status is None or status == 429 or status >= 500:
+        return (
+            "Run this again: a version is published whole or not at all, and only what the Hub does not "
+            "have yet is sent."
+        )
+    return "The version was not published."

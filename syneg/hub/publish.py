@@ -11,26 +11,19 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from syneg.errors import InputError
 from syneg.hub.folders import FolderInfo, read_folder
 from syneg.hub.model_cards import ModelCardInfo, model_card
-from syneg.hub.network import cause_of, is_cut, is_transport, short, status_of
+from syneg.hub.network import cause_of, is_cut, is_transport, publishing_errors, short, status_of
 from syneg.hub.reading import CARD, MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -42,11 +35,11 @@ ATTEMPTS = 4
 LONGEST_WAIT = 300.0
 """A Hub that asks to wait for longer, in seconds, ends the push with an error that says so."""
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Plan:
+class PushPlan:
     """A push, before anything is sent.
 
     Attributes:
@@ -74,7 +67,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Published:
+class PushResult:
     """What a push did.
 
     Attributes:
@@ -84,7 +77,7 @@ class Published:
         removed: Files of the version before that this one does not have.
     """
 
-    plan: Plan
+    plan: PushPlan
     url: str | None = None
     commit: str | None = None
     removed: list[str] = field(default_factory=list)
@@ -98,7 +91,7 @@ def push_dataset(
     dry_run: bool = False,
     overwrite: bool = False,
     tag: str | None = None,
-) -> Published:
+) -> PushResult:
     """Publishes a data set folder.
 
     Args:
@@ -129,7 +122,7 @@ def push_model(
     dry_run: bool = False,
     overwrite: bool = False,
     tag: str | None = None,
-) -> Published:
+) -> PushResult:
     """Publishes a SentenceTransformer folder.
 
     Args:
@@ -186,7 +179,7 @@ def _manifest(manifest: Mapping[str, Any], files: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "files": names}, ensure_ascii=False, indent=1).encode()
 
 
-def _plan(repo_id: str, repo_type: str, files: Mapping[str, Path | bytes], tag: str | None) -> Plan:
+def _plan(repo_id: str, repo_type: str, files: Mapping[str, Path | bytes], tag: str | None) -> PushPlan:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -195,18 +188,18 @@ def _plan(repo_id: str, repo_type: str, files: Mapping[str, Path | bytes], tag: 
         raise InputError(f"--repo_id {repo_id!r}: write owner/name, as in syneg/msmarco-hardneg.")
     card = files[CARD]
     text = card.decode() if isinstance(card, bytes) else card.read_text(encoding="utf-8")
-    return Plan(repo_id, repo_type, files, text, tag, f"Upload {tag or repo_type} with syneg")
+    return PushPlan(repo_id, repo_type, files, text, tag, f"Upload {tag or repo_type} with syneg")
 
 
-def _publish(plan: Plan, private: bool, dry_run: bool, overwrite: bool) -> Published:
+def _publish(plan: PushPlan, private: bool, dry_run: bool, overwrite: bool) -> PushResult:
     if dry_run:
-        return Published(plan)
+        return PushResult(plan)
     api = HfApi(library_name="syneg")
-    with _hub_errors(plan):
+    with publishing_errors(plan.repo_id):
         return _patiently(lambda: _attempt(api, plan, private, overwrite))
 
 
-def _attempt(api: HfApi, plan: Plan, private: bool, overwrite: bool) -> Published:
+def _attempt(api: HfApi, plan: PushPlan, private: bool, overwrite: bool) -> PushResult:
     """One try; begins with a look at the repository, so that it also resumes the try before."""
     where: dict[str, Any] = {"repo_id": plan.repo_id, "repo_type": plan.repo_type}
     api.whoami(cache=True)  # a token that is not valid is better found before a long upload
@@ -245,10 +238,10 @@ def _attempt(api: HfApi, plan: Plan, private: bool, overwrite: bool) -> Publishe
         if plan.tag in tags:
             api.delete_tag(**where, tag=plan.tag)
         api.create_tag(**where, tag=plan.tag, revision=commit.oid)
-    return Published(plan, str(url), commit.oid, stale)
+    return PushResult(plan, str(url), commit.oid, stale)
 
 
-def _our_files(api: HfApi, plan: Plan, present: list[str], head: str | None) -> list[str] | None:
+def _our_files(api: HfApi, plan: PushPlan, present: list[str], head: str | None) -> list[str] | None:
     """Returns the files that an earlier push of ours sent; None where the repository is not ours."""
     if MANIFEST not in present:
         return None
@@ -263,7 +256,7 @@ def _our_files(api: HfApi, plan: Plan, present: list[str], head: str | None) -> 
     return [str(name) for name in manifest.get("files", [])]
 
 
-def _patiently(attempt: Callable[[], Result], sleep: Callable[[float], None] = time.sleep) -> Result:
+def _patiently(attempt: Callable[[], T], sleep: Callable[[float], None] = time.sleep) -> T:
     """Tries again while the Hub is busy or the connection fails; what was sent is not sent again."""
     for number in range(1, ATTEMPTS + 1):
         try:
@@ -288,39 +281,3 @@ def _wait(error: BaseException, number: int) -> float | None:
         return None
     asked = cause.response.headers.get("retry-after", "")  # type: ignore[attr-defined]
     return float(asked) if asked.isdigit() else backoff
-
-
-@contextmanager
-def _hub_errors(plan: Plan) -> Iterator[None]:
-    """Turns what the Hub's client raises into one line: what, where and how to mend it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
-        what = "HF_HUB_OFFLINE is set" if isinstance(error, OfflineModeIsEnabled) else "there is no token"
-        raise InputError(
-            f"{plan.repo_id}: {what}. Log in with `hf auth login`, or set HF_TOKEN, and be online."
-        ) from None
-    except Exception as error:
-        known = isinstance(error, HfHubHTTPError | OSError | ValueError) or cause_of(error) is not error
-        if not known and not is_transport(error):
-            raise
-        raise InputError(f"{plan.repo_id}: {short(error)}. {_remedy(error)}") from error
-
-
-def _remedy(error: BaseException) -> str:
-    cause = cause_of(error)
-    status = status_of(cause)
-    if status == 401:
-        return "The Hub does not know the token: log in with `hf auth login`, or set HF_TOKEN."
-    if status == 403 or isinstance(cause, RepositoryNotFoundError):
-        return "The token may not write there: use one with write access, or another --repo_id."
-    if status == 412:
-        return "Somebody else changed the repository meanwhile; look at it, then run this again."
-    if status is None or status == 429 or status >= 500:
-        return (
-            "Run this again: a version is published whole or not at all, and only what the Hub does not "
-            "have yet is sent."
-        )
-    return "The version was not published."

@@ -3,86 +3,61 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
+from datasets import DatasetInfo, SplitDict, SplitInfo
 
 from syneg.errors import InputError
 from syneg.hub.network import reading_errors
+from syneg.hub.shards import Shards, SplitFiles, evenly_spaced
 
 CARD = "README.md"
 MANIFEST = "syneg.json"
 """What made the data set, for machines. Also the mark of a folder that may be overwritten."""
 
-FORMAT = "syneg-dataset"
+DATASET_FORMAT = "syneg-dataset"
 
 
-class Shards:
-    """The rows of some Parquet files as one sequence; only the row groups that are asked for are read.
+@dataclass(frozen=True)
+class FolderInfo:
+    """What a data set folder holds.
 
-    Args:
-        files: Paths, or open files. Open files are closed with the shards.
+    Attributes:
+        path: The folder.
+        configs: Configuration -> split -> what was written for it.
+        manifest: What made the data set: the fields of `DatasetCardInfo`.
+        empty: Configuration -> splits that were written without rows, and so have no file.
     """
 
-    def __init__(self, files: Iterable[Path | IO[bytes]]) -> None:
-        self._stack = ExitStack()
-        self._groups: list[tuple[pq.ParquetFile, int, int]] = []
-        for file in files:
-            if not isinstance(file, Path):
-                self._stack.enter_context(file)
-            reader = self._stack.enter_context(pq.ParquetFile(file))
-            for group in range(reader.num_row_groups):
-                self._groups.append((reader, group, reader.metadata.row_group(group).num_rows))
+    path: Path
+    configs: dict[str, dict[str, SplitFiles]]
+    manifest: dict[str, Any] = field(default_factory=dict)
+    empty: dict[str, list[str]] = field(default_factory=dict)
 
-    def __enter__(self) -> Shards:
-        return self
+    def dataset_infos(self) -> dict[str, DatasetInfo]:
+        """Returns features and sizes by configuration, as the card's YAML states them."""
+        infos = {}
+        for config, splits in self.configs.items():
+            sizes = SplitDict()
+            for name, split in splits.items():
+                sizes[name] = SplitInfo(name, num_bytes=split.num_bytes, num_examples=split.num_examples)
+            download = sum(sum(split.files.values()) for split in splits.values())
+            size = sum(split.num_bytes for split in splits.values())
+            features = next(iter(splits.values())).features
+            infos[config] = DatasetInfo(
+                features=features, splits=sizes, download_size=download, dataset_size=size
+            )
+        return infos
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def __len__(self) -> int:
-        return sum(rows for _, _, rows in self._groups)
-
-    def rows(self, positions: Iterable[int]) -> list[dict[str, Any]]:
-        """Returns the rows at these positions, in order of position."""
-        wanted, found, start = sorted(set(positions)), [], 0
-        for reader, group, rows in self._groups:
-            here = [row - start for row in wanted if start <= row < start + rows]
-            if here:
-                found += reader.read_row_group(group).take(here).to_pylist()
-            start += rows
-        return found
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """Returns one column of strings whole, equal values held once; no other column is read."""
-        parts = [
-            reader.read_row_group(group, columns=[name])[name].dictionary_encode()
-            for reader, group, _ in self._groups
-        ]
-        chunks = [chunk for part in parts for chunk in part.chunks]
-        return pa.chunked_array(chunks, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries()
-
-
-def spaced(total: int, count: int) -> Sequence[int]:
-    """Returns `count` evenly spaced positions below `total`, or all where there are fewer."""
-    return sorted({i * total // count for i in range(count)}) if total and count else []
-
-
-def evenly_spaced(files: Iterable[Path], count: int) -> list[dict[str, Any]]:
-    """Returns `count` rows of Parquet files, evenly spaced, reading one row group for each."""
-    with Shards(files) as shards:
-        return shards.rows(spaced(len(shards), count))
+    def examples(self, config: str = "default", count: int = 5) -> list[dict[str, Any]]:
+        """Returns `count` rows of the first split, evenly spaced, so that none is picked by hand."""
+        splits = self.configs.get(config)
+        if not splits:
+            return []
+        return evenly_spaced([self.path / name for name in next(iter(splits.values())).files], count)
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -98,10 +73,10 @@ def _manifest(content: bytes) -> dict[str, Any] | None:
         manifest = json.loads(content)
     except ValueError:
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else None
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == DATASET_FORMAT else None
 
 
-class Published:
+class PublishedDataset:
     """A data set where it lies: a folder here, or a repository on the Hub, read over the network.
 
     Args:

@@ -1,12 +1,15 @@
-"""The Parquet shards of one split: written with bounded memory, read back with checks."""
+"""The Parquet shards of a split: written in bounded memory, checked, and read without loading the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features
 from datasets.arrow_writer import ParquetWriter
@@ -152,3 +155,65 @@ def read_split(folder: Path, shards: list[Path]) -> SplitFiles:
         files[shard.relative_to(folder).as_posix()] = shard.stat().st_size
     assert features is not None
     return SplitFiles(features, rows, size, files)
+
+
+class Shards:
+    """The rows of some Parquet files as one sequence; only the row groups that are asked for are read.
+
+    Args:
+        files: Paths, or open files. Open files are closed with the shards.
+    """
+
+    def __init__(self, files: Iterable[Path | IO[bytes]]) -> None:
+        self._stack = ExitStack()
+        self._groups: list[tuple[pq.ParquetFile, int, int]] = []
+        for file in files:
+            if not isinstance(file, Path):
+                self._stack.enter_context(file)
+            reader = self._stack.enter_context(pq.ParquetFile(file))
+            for group in range(reader.num_row_groups):
+                self._groups.append((reader, group, reader.metadata.row_group(group).num_rows))
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def __len__(self) -> int:
+        return sum(rows for _, _, rows in self._groups)
+
+    def rows(self, positions: Iterable[int]) -> list[dict[str, Any]]:
+        """Returns the rows at these positions, in order of position."""
+        wanted, found, start = sorted(set(positions)), [], 0
+        for reader, group, rows in self._groups:
+            here = [row - start for row in wanted if start <= row < start + rows]
+            if here:
+                found += reader.read_row_group(group).take(here).to_pylist()
+            start += rows
+        return found
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Returns one column of strings whole, equal values held once; no other column is read."""
+        parts = [
+            reader.read_row_group(group, columns=[name])[name].dictionary_encode()
+            for reader, group, _ in self._groups
+        ]
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        return pa.chunked_array(chunks, pa.dictionary(pa.int32(), pa.string())).unify_dictionaries()
+
+
+def spaced(total: int, count: int) -> Sequence[int]:
+    """Returns `count` evenly spaced positions below `total`, or all where there are fewer."""
+    return sorted({i * total // count for i in range(count)}) if total and count else []
+
+
+def evenly_spaced(files: Iterable[Path], count: int) -> list[dict[str, Any]]:
+    """Returns `count` rows of Parquet files, evenly spaced, reading one row group for each."""
+    with Shards(files) as shards:
+        return shards.rows(spaced(len(shards), count))

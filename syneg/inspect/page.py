@@ -18,7 +18,7 @@ from markupsafe import Markup
 from syneg.hub.cards import number, report
 from syneg.inspect.marks import mark
 from syneg.inspect.measures import BINS, POSITIVE, Distribution, Measure
-from syneg.inspect.sample import Pair, Sample
+from syneg.inspect.sample import Sample, ShownPair
 from syneg.rows import SYNTHETIC, Negative
 from syneg.text import visible
 
@@ -92,7 +92,7 @@ def _visible(value: Any) -> str:
     return visible(str(value)) if value is not None else ""
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def _pair(pair: ShownPair) -> dict[str, Any]:
     negatives = [_negative(pair, negative) for negative in pair.negatives]
     negatives += [_negative(pair, drop.negative, drop.gate, drop.reason) for drop in pair.dropped]
     return {
@@ -104,7 +104,7 @@ def _pair(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _negative(pair: Pair, negative: Negative, gate: str = "", reason: str = "") -> dict[str, Any]:
+def _negative(pair: ShownPair, negative: Negative, gate: str = "", reason: str = "") -> dict[str, Any]:
     return {
         "source": negative["source"],
         "doc_id": negative["doc_id"],

@@ -12,7 +12,8 @@ import numpy as np
 
 from syneg.errors import InputError, unknown
 from syneg.hub.network import reading_errors
-from syneg.hub.reading import Published, Shards, spaced
+from syneg.hub.reading import PublishedDataset
+from syneg.hub.shards import Shards, spaced
 from syneg.rows import FEATURES, Negative, interleave_sources
 
 
@@ -26,7 +27,7 @@ class Drop:
 
 
 @dataclass
-class Pair:
+class ShownPair:
     """A pair as it is shown: kept negatives, and dropped ones where any are among the examples."""
 
     query_id: str
@@ -62,7 +63,7 @@ class Sample:
     split: str
     total: int
     gates: Counter[str]
-    shown: list[Pair]
+    shown: list[ShownPair]
     evenly: int
     measured: list[dict[str, Any]]
     manifest: dict[str, Any]
@@ -81,12 +82,12 @@ def read_sample(spec: str | Path, split: str, shown: int, measured: int) -> Samp
         InputError: Where there is no such data set of ours, no such split, or a row is not as it
             should be.
     """
-    published = Published(spec)
+    published = PublishedDataset(spec)
     with reading_errors(str(spec)):
         return _read(published, split, shown, measured)
 
 
-def _read(published: Published, split: str, shown: int, measured: int) -> Sample:
+def _read(published: PublishedDataset, split: str, shown: int, measured: int) -> Sample:
     spec = published.spec
     splits = published.splits()
     if split not in splits:
@@ -134,8 +135,8 @@ def _examples(dropped: Mapping[str, np.ndarray], shown: int) -> list[int]:
     return [int(where[i]) for where in dropped.values() for i in spaced(len(where), each)]
 
 
-def _pair(row: dict[str, Any]) -> Pair:
-    return Pair(
+def _pair(row: dict[str, Any]) -> ShownPair:
+    return ShownPair(
         query_id=row["query_id"],
         query=row["query"],
         positive_id=row["positive_id"],

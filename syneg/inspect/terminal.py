@@ -10,7 +10,7 @@ from typing import Any
 from syneg.hub.cards import number
 from syneg.inspect.measures import Measure
 from syneg.inspect.page import facts, tolls
-from syneg.inspect.sample import Pair, Sample
+from syneg.inspect.sample import Sample, ShownPair
 from syneg.text import visible
 
 LINES = 6
@@ -59,7 +59,7 @@ def _tree(value: Any, indent: str) -> Iterator[str]:
                 yield f"{indent}{number(item)}"
 
 
-def _pair(pair: Pair, width: int) -> list[str]:
+def _pair(pair: ShownPair, width: int) -> list[str]:
     lines = ["-" * width, *_wrapped(f"query: {pair.query}", width, "")]
     lines += _wrapped(f"positive: {pair.positive}", width, "  ")
     shown = [(negative, None) for negative in pair.negatives]

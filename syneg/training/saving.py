@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from torch import nn
 
+from syneg.hub.model_cards import put_section
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.report import TrainingReport
 
@@ -108,13 +109,6 @@ def add_section(folder: str | Path, section: str) -> None:
     path = Path(folder) / "README.md"
     if not path.is_file():
         return
-    marks = "<!-- negatives -->", "<!-- end of negatives -->"
-    block = f"{marks[0]}\n{section}{marks[1]}\n"
-    text = path.read_text(encoding="utf-8")
-    if marks[0] in text:
-        head, _, rest = text.partition(marks[0])
-        text = head + block + rest.partition(f"{marks[1]}\n")[2]
-    else:
-        head, title, rest = text.partition("## Training Details\n")
-        text = f"{head}{title}\n{block}{rest}" if title else f"{text}\n## Training Details\n\n{block}"
-    path.write_text(text, encoding="utf-8")
+    path.write_text(
+        put_section(path.read_text(encoding="utf-8"), "negatives", section, True), encoding="utf-8"
+    )

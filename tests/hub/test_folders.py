@@ -14,7 +14,7 @@ from datasets import Dataset, load_dataset
 from syneg.errors import InputError
 from syneg.hub.cards import DatasetCardInfo
 from syneg.hub.folders import FolderWriter, check_names, check_output, load_split, read_folder
-from syneg.hub.reading import evenly_spaced
+from syneg.hub.shards import evenly_spaced
 from syneg.rows import (
     DROPPED_FEATURES,
     FEATURES,

@@ -50,7 +50,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Example:
+class QueryExample:
     """A query won or lost, with the rankings of the run with the first seed."""
 
     query: str
@@ -72,8 +72,8 @@ class Examples:
 
     arm: str
     against: str
-    wins: list[Example]
-    losses: list[Example]
+    wins: list[QueryExample]
+    losses: list[QueryExample]
     counts: tuple[int, int, int]
 
 
@@ -186,10 +186,10 @@ def _example(
     after: float,
     rankings_before: Mapping[str, list[str]],
     rankings_after: Mapping[str, list[str]],
-) -> Example:
+) -> QueryExample:
     relevant = {document for document, grade in qrels[query_id].items() if grade > 0}
     row = int(source.query_ids.get_indexer([query_id])[0])
-    return Example(
+    return QueryExample(
         source.queries[row]["text"],
         before,
         after,
