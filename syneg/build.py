@@ -13,14 +13,21 @@ from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import MinedNegatives, iter_mined, mine
-from syneg.rows import SYNTHETIC, Dropped, Negative, Row, make_dropped, make_negative, make_row
+from syneg.rows import (
+    MIRROR,
+    SYNTHETIC,
+    Dropped,
+    Negative,
+    Row,
+    make_dropped,
+    make_negative,
+    make_row,
+    mirror_ids,
+)
 from syneg.sources import Pair, Pairs, SourceArguments
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.generate import SyntheticResult, iter_synthetic, run_generation
 from syneg.writing.strategies import find_strategy
-
-MIRROR = "mirror"
-"""The `origin` of a mirrored row, and the `source` of its negative, the first row's positive."""
 
 
 @dataclass
@@ -112,11 +119,9 @@ def mirror_rows(row: Row, mirrors: dict[str, str]) -> Iterator[Row]:
         if negative["source"] != SYNTHETIC or not query:
             continue
         number += 1
-        identity = f"{row['query_id']}~{row['positive_id']}~{number}"
+        query_id, document_id = mirror_ids(row, number)
         positive = make_negative(row["positive"], MIRROR, doc_id=row["positive_id"])
-        yield make_row(
-            f"{identity}~query", query, f"{identity}~document", negative["text"], [positive], MIRROR
-        )
+        yield make_row(query_id, query, document_id, negative["text"], [positive], MIRROR)
 
 
 class SplitBuild:

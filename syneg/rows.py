@@ -6,6 +6,7 @@ Parquet and on the Hub.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -15,6 +16,9 @@ from syneg.errors import InputError
 
 SYNTHETIC = "synthetic"
 """The `source` of a negative that an LLM wrote; any other source names a miner."""
+
+MIRROR = "mirror"
+"""The `origin` of a mirrored row, and the `source` of its negative, the first row's positive."""
 
 _STRING = Value("string")
 NEGATIVE_FEATURES: dict[str, Value] = {
@@ -134,6 +138,45 @@ def make_dropped(row: Row, negative: Negative, gate: str, reason: str) -> Droppe
         gate=gate,
         reason=reason,
     )
+
+
+def mirror_ids(row: Mapping[str, Any], number: int) -> tuple[str, str]:
+    """Returns the query's and the document's id of the `number`-th row that is made of `row` turned round.
+
+    `source_query_id` reads the first query's id back.
+    """
+    identity = f"{row['query_id']}~{row['positive_id']}~{number}"
+    return f"{identity}~query", f"{identity}~document"
+
+
+def source_query_id(row: Mapping[str, Any]) -> str:
+    """Returns the id of the source's query that a row comes from: its own, unless the row is a mirrored one.
+
+    An id may hold "~" itself, so a mirrored row's is read with the first row's positive in hand: that is
+    its negative, or its positive where the judge has relabelled it.
+
+    Raises:
+        InputError: For a mirrored row that has lost that negative and whose id can be read in two ways.
+    """
+    query_id = str(row["query_id"])
+    if row["origin"] == "relabelled":
+        document_ids = [row["positive_id"]]
+    elif row["origin"] == MIRROR:
+        document_ids = [one["doc_id"] for one in row["negatives"] if one["source"] == MIRROR]
+    else:
+        return query_id
+    for document_id in document_ids:
+        made = re.fullmatch(rf"(.*)~{re.escape(str(document_id))}~\d+~query", query_id, re.DOTALL)
+        if made:
+            return made[1]
+    if row["origin"] == MIRROR:
+        if query_id.count("~") != 3:
+            raise InputError(
+                f"row {query_id!r}: a mirrored row that lost its negative of source {MIRROR!r} does not say "
+                "which query it comes from. Build the rows again without the gate that dropped it."
+            )
+        return query_id.split("~")[0]
+    return query_id
 
 
 def check_rows(dataset: Any, where: str) -> None:

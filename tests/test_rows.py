@@ -4,7 +4,16 @@ import pytest
 from datasets import Dataset
 
 from syneg.errors import InputError
-from syneg.rows import FEATURES, check_rows, interleave_sources, make_negative, make_row, to_triplets
+from syneg.rows import (
+    FEATURES,
+    check_rows,
+    interleave_sources,
+    make_negative,
+    make_row,
+    mirror_ids,
+    source_query_id,
+    to_triplets,
+)
 
 
 def rows() -> list:
@@ -40,3 +49,29 @@ def test_a_missing_column_is_named() -> None:
 def test_a_negative_has_no_other_fields() -> None:
     with pytest.raises(TypeError, match="scor"):
         make_negative("text", "bm25", scor=1)
+
+
+@pytest.mark.parametrize("query_id", ["q1", "q~1", "~", "a~d1~1~query", "q\n2"])
+@pytest.mark.parametrize("document_id", ["d1", "d~2", "x~1~query", "~3", "d.*"])
+def test_a_mirrored_row_is_read_back_to_its_query(query_id, document_id):
+    row = make_row(query_id, "query", document_id, "positive")
+    made, document = mirror_ids(row, 12)
+    assert (made, document) == (
+        f"{query_id}~{document_id}~12~query",
+        f"{query_id}~{document_id}~12~document",
+    )
+    negative = make_negative("positive", "mirror", doc_id=document_id)
+    mirrored = make_row(made, "mirror query", document, "synthetic", [negative], "mirror")
+    assert source_query_id(mirrored) == query_id
+    # The judge found that the first row's positive satisfies the mirrored query too.
+    relabelled = make_row(made, "mirror query", document_id, "positive", [], "relabelled")
+    assert source_query_id(relabelled) == query_id
+    assert source_query_id(row) == query_id
+    assert source_query_id({**row, "origin": "relabelled", "positive_id": "another"}) == query_id
+
+
+def test_a_mirrored_row_without_its_negative_is_not_guessed_at():
+    assert source_query_id(make_row("q4~d4~1~query", "q", "q4~d4~1~document", "p", [], "mirror")) == "q4"
+    row = make_row("q~4~d4~1~query", "q", "q~4~d4~1~document", "p", [], "mirror")
+    with pytest.raises(InputError, match=r"row 'q~4~d4~1~query': .*does not say which query"):
+        source_query_id(row)

@@ -69,7 +69,7 @@ def run(args: DemoArguments) -> Path:
         InputError: Where an argument cannot be used or something is not installed.
     """
     from syneg.encoders import load_encoder
-    from syneg.evaluation.table import markdown_table
+    from syneg.evaluation.metrics import markdown_table
     from syneg.sources import load_source
 
     begin = time.perf_counter()

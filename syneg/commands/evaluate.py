@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, where, encoding = parser.parse(argv)
 
     from syneg.evaluation.evaluate import evaluate_tasks, named_tasks, source_task
-    from syneg.evaluation.table import markdown_table
+    from syneg.evaluation.metrics import markdown_table
     from syneg.sources import load_source
 
     if arguments.tasks:

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     (arguments,) = parser.parse(argv)
 
-    from syneg.evaluation.compare import load_comparison
+    from syneg.evaluation.comparison import load_comparison
     from syneg.evaluation.report.page import render
     from syneg.evaluation.summary import summary_table, work_notes
     from syneg.evaluation.work import run_time, work_table

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from syneg.errors import InputError
-from syneg.evaluation.evaluate import METRICS, QueryScores, Scores, evaluate, read_queries
+from syneg.evaluation.comparison import Run, write_run
+from syneg.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
     from syneg.sources import Source
-
-RECORD = "run.json"
+    from syneg.training.arguments import ContrastiveArguments
+    from syneg.training.run import TrainArguments
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunSettings:
     """What all runs of a comparison share.
 
     Attributes:
@@ -42,27 +42,6 @@ class Bench:
     keep_models: bool = False
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as its record says.
-
-    Attributes:
-        arm: The arm's name.
-        seed: The seed; None before training.
-        metrics: MTEB's name of a metric -> its mean over the queries.
-        queries: The queries' scores.
-        history: What the trainer logged, a record a log line.
-        work: steps, instances, negatives drawn by source, seconds ...
-    """
-
-    arm: str
-    seed: int | None
-    metrics: dict[str, float]
-    queries: list[QueryScores]
-    history: list[dict[str, float]]
-    work: dict[str, Any]
-
-
 def write_configuration(folder: Path, values: Mapping[str, Any]) -> Path:
     """Writes a run's configuration, which `syneg train --config` reads too, and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +50,8 @@ def write_configuration(folder: Path, values: Mapping[str, Any]) -> Path:
     return path
 
 
-def parse_configuration(path: Path) -> tuple[Any, Any]:
-    """Returns the training's arguments (what, how) from a run's configuration.
+def parse_configuration(path: Path) -> tuple[TrainArguments, ContrastiveArguments]:
+    """Returns the training's arguments from a run's configuration.
 
     Raises:
         InputError: Where something in it is wrong.
@@ -104,39 +83,7 @@ def rows_revision(dataset: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_run(folder: Path, output: Path, expected: str | None = None) -> Run | None:
-    """Returns the finished run in `folder`.
-
-    Args:
-        folder: The run's folder.
-        output: The comparison's folder, which paths in the record start from.
-        expected: The fingerprint that the run must have, where one is asked for.
-
-    Returns:
-        The run; None where it is unfinished, or was made from something else than expected.
-    """
-    path = folder / RECORD
-    if not path.is_file():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if expected is not None and record["fingerprint"] != expected:
-            return None
-        return Run(
-            record["arm"],
-            record["seed"],
-            record["metrics"],
-            read_queries(output / record["queries"]),
-            record["history"],
-            record["work"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: not the record of a run ({error}). Delete it, and it is run again."
-        ) from None
-
-
-def train_run(bench: Bench, arm: str, seed: int, folder: Path, mark: str) -> Run:
+def train_run(settings: RunSettings, arm: str, seed: int, folder: Path, mark: str) -> Run:
     """Trains an arm with a seed, evaluates the model, and records both.
 
     Raises:
@@ -144,9 +91,9 @@ def train_run(bench: Bench, arm: str, seed: int, folder: Path, mark: str) -> Run
     """
     from syneg.training.run import make_trainer, save
 
-    what, how = parse_configuration(folder / "config.yaml")
+    arguments, hyperparameters = parse_configuration(folder / "config.yaml")
     started = time.perf_counter()
-    trainer = make_trainer(what, how)
+    trainer = make_trainer(arguments, hyperparameters)
     trainer.train()
     trained = time.perf_counter()
     report = trainer.report
@@ -166,55 +113,25 @@ def train_run(bench: Bench, arm: str, seed: int, folder: Path, mark: str) -> Run
         for line in trainer.state.log_history
         if "loss" in line
     ]
-    if bench.keep_models:
-        save(trainer, what)
+    if settings.keep_models:
+        save(trainer, arguments)
     model = trainer.model
     model.eval()
     scores = evaluate(
         model,
-        bench.source,
-        bench.split,
-        bench.output / "evaluation",
+        settings.source,
+        settings.split,
+        settings.output / "evaluation",
         name=f"compare/{arm}-seed-{seed}",
         overwrite=True,
-        **bench.encoding,
+        **settings.encoding,
     )
     work["evaluate_seconds"] = round(time.perf_counter() - trained, 1)
     del trainer, model
     gc.collect()
-    if not bench.keep_models:
+    if not settings.keep_models:
         _remove_checkpoints(folder)
-    return write_run(bench, folder, arm, seed, scores, history, work, mark)
-
-
-def write_run(
-    bench: Bench,
-    folder: Path,
-    arm: str,
-    seed: int | None,
-    scores: Scores,
-    history: list[dict[str, float]],
-    work: dict[str, Any],
-    mark: str,
-) -> Run:
-    """Writes a run's record, last and whole: a run without one is not finished."""
-    record = {
-        "arm": arm,
-        "seed": seed,
-        "fingerprint": mark,
-        "metrics": {metric: getattr(scores, metric) for metric in METRICS},
-        "queries": str(scores.queries_path.relative_to(bench.output)),
-        "result": str(scores.path.relative_to(bench.output)),
-        "history": history,
-        "work": work,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{RECORD}.part"
-    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    part.replace(folder / RECORD)
-    run = read_run(folder, bench.output)
-    assert run is not None
-    return run
+    return write_run(settings.output, folder, arm, seed, scores, history, work, mark)
 
 
 def _remove_checkpoints(folder: Path) -> None:

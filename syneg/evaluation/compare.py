@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,30 +25,22 @@ from syneg.evaluation.arguments import (
     EncodingArguments,
     EvaluationSourceArguments,
 )
+from syneg.evaluation.comparison import (
+    Comparison,
+    load_comparison,
+    read_run,
+    run_folder,
+    run_key,
+    write_run,
+)
+from syneg.rows import check_rows, source_query_id
 
 if TYPE_CHECKING:
-    from syneg.evaluation.arms import Bench, Run
+    from syneg.evaluation.arms import RunSettings
     from syneg.sources import Source
 
 HELD_BACK = "held-back"
 """The split made of held-back queries."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What was compared, and every finished run.
-
-    Attributes:
-        settings: source, split, held_back, model, baseline, metric, arms (name -> changes), training.
-        zero_shot: The model before training.
-        arms: Arm -> its runs, in the order of the seeds.
-        unfinished: Runs that are missing: arm and seed.
-    """
-
-    settings: dict[str, Any]
-    zero_shot: Run
-    arms: dict[str, list[Run]]
-    unfinished: list[tuple[str, int]]
 
 
 def compare(
@@ -69,7 +60,7 @@ def compare(
         InputError: For anything that cannot be used; all arms are checked before the first is trained.
             For a launch of several processes.
     """
-    from syneg.evaluation.arms import read_run, train_run
+    from syneg.evaluation.arms import train_run
 
     assert arguments.only is not None
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -77,7 +68,7 @@ def compare(
     output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     with FileLock(output / ".lock"):
-        bench, expected = _prepare(arguments, where, encoding)
+        shared, expected = _prepare(arguments, where, encoding)
     # Seed by seed: what an interruption leaves is every arm with as many seeds, give or take one.
     chosen = [(arm, int(seed)) for seed in arguments.seeds for arm in arguments.only]
     with tqdm(chosen, desc="Runs", unit="run") as bar:
@@ -87,7 +78,7 @@ def compare(
             try:
                 with FileLock(folder / ".lock", blocking=False):
                     if read_run(folder, output, expected[arm, seed]) is None:
-                        train_run(bench, arm, seed, folder, expected[arm, seed])
+                        train_run(shared, arm, seed, folder, expected[arm, seed])
             except Timeout:
                 tqdm.write(f"{arm}, seed {seed}: another process is at it")
     return load_comparison(output)
@@ -95,13 +86,13 @@ def compare(
 
 def _prepare(
     arguments: CompareArguments, where: EvaluationSourceArguments, encoding: EncodingArguments
-) -> tuple[Bench, dict[tuple[str, int], str]]:
+) -> tuple[RunSettings, dict[tuple[str, int], str]]:
     """Checks and writes all configurations, evaluates the model before training, and tells what runs share.
 
     Returns:
         What runs share, and (arm, seed) -> the run's fingerprint.
     """
-    from syneg.evaluation.arms import Bench, fingerprint, read_run, rows_revision
+    from syneg.evaluation.arms import RunSettings, fingerprint, rows_revision
     from syneg.evaluation.tasks import source_revision
     from syneg.sources import load_source
 
@@ -113,7 +104,7 @@ def _prepare(
         source, held = hold_back(source, split, arguments.held_back)
         split = HELD_BACK
     source.pairs(split)
-    bench = Bench(output, source, split, encoding.options(), arguments.keep_models)
+    shared = RunSettings(output, source, split, encoding.options(), arguments.keep_models)
     planned = _write_configurations(arguments, held)
     marks = [source_revision(source), split, "bf16" if encoding.eval_bf16 else "as is"]
     revisions = {values["dataset"]: "" for values in planned.values()}
@@ -123,54 +114,10 @@ def _prepare(
     }
     length = encoding.max_length or arguments.training.get("max_length")
     before = fingerprint({"model": arguments.model, "max_length": length}, *marks)
-    _write_settings(arguments, where, split, {_key(*key): mark for key, mark in expected.items()}, before)
+    _write_settings(arguments, where, split, {run_key(*key): mark for key, mark in expected.items()}, before)
     if read_run(output / "runs" / ZERO_SHOT, output, before) is None:
-        _evaluate_before(bench, arguments.model, length, before)
-    return bench, expected
-
-
-def load_comparison(folder: str | Path) -> Comparison:
-    """Reads a comparison's finished runs.
-
-    Raises:
-        InputError: Where `folder` holds no comparison, or the baseline has no finished run.
-    """
-    from syneg.evaluation.arms import read_run
-
-    folder = Path(folder)
-    path = folder / "comparison.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. `syneg compare --output {folder}` writes it.")
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    # What was made from another configuration, or other data, does not belong beside the rest.
-    zero_shot = read_run(folder / "runs" / ZERO_SHOT, folder, settings["fingerprints"][ZERO_SHOT])
-    if zero_shot is None:
-        raise InputError(f"{folder}: the model before training is not evaluated yet. Run syneg compare.")
-    arms: dict[str, list[Run]] = {}
-    unfinished: list[tuple[str, int]] = []
-    for arm in settings["arms"]:
-        for seed in settings["seeds"]:
-            run = read_run(run_folder(folder, arm, seed), folder, settings["fingerprints"][_key(arm, seed)])
-            if run is None:
-                unfinished.append((arm, int(seed)))
-            else:
-                arms.setdefault(arm, []).append(run)
-    queries = {q.query_id for q in zero_shot.queries}
-    for arm, runs in arms.items():
-        if any({q.query_id for q in run.queries} != queries for run in runs):
-            raise InputError(
-                f"{folder}: arm {arm!r} was evaluated on other queries. Run syneg compare again."
-            )
-    return Comparison(settings, zero_shot, arms, unfinished)
-
-
-def run_folder(output: Path, arm: str, seed: int) -> Path:
-    """Returns the folder of a run."""
-    return output / "runs" / arm / f"seed-{seed}"
-
-
-def _key(arm: str, seed: int) -> str:
-    return f"{arm}/{seed}"
+        _evaluate_before(shared, arguments.model, length, before)
+    return shared, expected
 
 
 def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str]]:
@@ -214,7 +161,7 @@ def _write_configurations(
     assert arguments.only is not None
     output = Path(arguments.output)
     planned: dict[tuple[str, int], dict[str, Any]] = {}
-    kept: dict[str, str] = {}
+    kept: dict[tuple[str, str | None, str], str] = {}
     found: set[tuple[str, str | None, str]] = set()
     for arm, changes in arguments.arms.items():
         for reserved in ("output", "output_dir", "seed"):
@@ -233,45 +180,43 @@ def _write_configurations(
             wanted = arm in arguments.only
             try:
                 if held:
-                    dataset, split = values["dataset"], values.get("split", "train")
-                    key = f"{dataset}\0{split}"
+                    rows = values["dataset"], values.get("dataset_config"), values.get("split", "train")
                     with contextlib.nullcontext() if wanted else contextlib.suppress(InputError):
-                        if key not in kept:
-                            kept[key] = _without(dataset, split, held, output)
-                        values["dataset"] = kept[key]
+                        if rows not in kept:
+                            kept[rows] = _without(*rows, held, output)
+                        values["dataset"] = kept[rows]
+                        values.pop("dataset_config", None)
                 path = write_configuration(folder, values)
-                what, _ = parse_configuration(path)
-                Mixture.parse(what.mixture)
-                if read and wanted and (what.dataset, what.dataset_config, what.split) not in found:
-                    load_rows(what)
-                    found.add((what.dataset, what.dataset_config, what.split))
+                training, _ = parse_configuration(path)
+                Mixture.parse(training.mixture)
+                rows = training.dataset, training.dataset_config, training.split
+                if read and wanted and rows not in found:
+                    load_rows(training)
+                    found.add(rows)
             except InputError as error:
                 raise InputError(f"arm {arm!r}: {error}") from None
             planned[arm, seed] = values
     return planned
 
 
-def _without(dataset: str, split: str, held: set[str], output: Path) -> str:
+def _without(dataset: str, config: str | None, split: str, held: set[str], output: Path) -> str:
     """Writes a data set's rows whose queries are not held back, and returns the folder."""
     from syneg.training.run import TrainArguments, load_rows
 
-    rows = load_rows(TrainArguments(model="", dataset=dataset, split=split))
-    kept = rows.filter(lambda row: _asker(row) not in held)
+    rows = load_rows(TrainArguments(model="", dataset=dataset, dataset_config=config, split=split))
+    check_rows(rows, dataset)
+    # The id as it stands too: no query of the source can have a made row's, but a foreign row may.
+    kept = rows.filter(lambda row: held.isdisjoint((row["query_id"], source_query_id(row))))
     if not len(kept):
         raise InputError(f"data set {dataset!r}: no row is left when the held-back queries are left out.")
-    folder = output / "rows" / hashlib.sha256(dataset.encode()).hexdigest()[:8]
+    name = dataset if config is None else f"{dataset}\0{config}"
+    folder = output / "rows" / hashlib.sha256(name.encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
     # Another process may be reading it.
     part = folder / f"{split}.part"
     kept.to_parquet(str(part))
     part.replace(folder / f"{split}-00000-of-00001.parquet")
     return str(folder)
-
-
-def _asker(row: Mapping[str, Any]) -> str:
-    """Returns the source's query that a row comes from; a mirrored row names it first in its own id."""
-    query_id = str(row["query_id"])
-    return query_id.rsplit("~", 3)[0] if row["origin"] == "mirror" else query_id
 
 
 def _write_settings(
@@ -302,19 +247,18 @@ def _write_settings(
     (output / "comparison.json").write_text(text, encoding="utf-8")
 
 
-def _evaluate_before(bench: Bench, model: str, length: int | None, mark: str) -> None:
+def _evaluate_before(shared: RunSettings, model: str, length: int | None, mark: str) -> None:
     """Evaluates the model before training, with the length that it is trained with."""
     from syneg.encoders import load_encoder
-    from syneg.evaluation.arms import write_run
     from syneg.evaluation.evaluate import evaluate
 
     scores = evaluate(
         load_encoder(model, max_length=length),
-        bench.source,
-        bench.split,
-        bench.output / "evaluation",
+        shared.source,
+        shared.split,
+        shared.output / "evaluation",
         name=f"compare/{ZERO_SHOT}",
         overwrite=True,
-        **bench.encoding,
+        **shared.encoding,
     )
-    write_run(bench, bench.output / "runs" / ZERO_SHOT, ZERO_SHOT, None, scores, [], {}, mark)
+    write_run(shared.output, shared.output / "runs" / ZERO_SHOT, ZERO_SHOT, None, scores, [], {}, mark)

@@ -12,56 +12,18 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syneg.encoders import load_encoder
 from syneg.errors import InputError, nearest
+from syneg.evaluation.metrics import METRICS, Scores
 from syneg.resources import PACKAGE_PREFIX
 from syneg.sources import Source, load_source
 
 if TYPE_CHECKING:
     from mteb import AbsTask
     from sentence_transformers import SentenceTransformer
-
-METRICS = ("ndcg_at_10", "recall_at_10", "mrr_at_10")
-"""MTEB's names of the metrics that are reported."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model reached on a task; each metric is the mean over queries (and over subsets).
-
-    Attributes:
-        task: The task's name in MTEB's files.
-        split: The split that was evaluated.
-        ndcg_at_10: nDCG of the first ten documents, between 0 and 1.
-        recall_at_10: Share of the relevant documents among the first ten.
-        mrr_at_10: Reciprocal rank of the first relevant document, 0 where none is among the first ten.
-        path: MTEB's result file.
-        queries_path: One JSON object a query: see `read_queries`.
-    """
-
-    task: str
-    split: str
-    ndcg_at_10: float
-    recall_at_10: float
-    mrr_at_10: float
-    path: Path
-    queries_path: Path
-
-
-@dataclass(frozen=True)
-class QueryScores:
-    """One query's scores; `retrieved` holds the ids of the first ten documents, best first."""
-
-    query_id: str
-    ndcg_at_10: float
-    recall_at_10: float
-    mrr_at_10: float
-    retrieved: list[str]
-    subset: str = "default"
 
 
 def source_task(source: Source, split: str) -> AbsTask:
@@ -227,27 +189,6 @@ def evaluate_tasks(
         loaded.max_seq_length = length
 
 
-def read_queries(path: str | Path) -> list[QueryScores]:
-    """Reads what each query scored and retrieved, in the order of (subset, query id).
-
-    Raises:
-        InputError: Where the file is missing or was not written by `evaluate`.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. `syneg evaluate` writes it beside its results.")
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                records.append(QueryScores(**json.loads(line)))
-            except (TypeError, ValueError):
-                raise InputError(
-                    f"{path}, line {number}: not the scores of a query. Evaluate again with --overwrite true."
-                ) from None
-    return records
-
-
 def _run_task(
     encoder: Any, task: Any, output: Path, options: dict[str, Any], overwrite: bool
 ) -> list[Scores]:
@@ -356,8 +297,3 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
         if not bars_off:
             enable_progress_bars()
-
-
-def scores_record(scores: Scores) -> dict[str, Any]:
-    """Returns the scores as JSON can hold them."""
-    return asdict(scores) | {"path": str(scores.path), "queries_path": str(scores.queries_path)}

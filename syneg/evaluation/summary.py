@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from syneg.evaluation.arguments import ZERO_SHOT
+from syneg.evaluation.metrics import METRICS, aligned
 from syneg.evaluation.significance import Difference, holm, paired_difference
-from syneg.evaluation.table import HEADINGS, aligned
 from syneg.evaluation.work import work_of
 
 if TYPE_CHECKING:
-    from syneg.evaluation.arms import Run
-    from syneg.evaluation.compare import Comparison
+    from syneg.evaluation.comparison import Comparison, Run
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def summarise(comparison: Comparison) -> list[Line]:
     corrected = dict(zip(differences, holm([d.p_value for d in differences.values()]), strict=True))
     lines = []
     for arm, runs in groups.items():
-        values = {name: [run.metrics[name] for run in runs] for name in HEADINGS}
+        values = {name: [run.metrics[name] for run in runs] for name in METRICS}
         lines.append(
             Line(
                 arm,
@@ -99,8 +98,8 @@ def _better_seeds(runs: list[Run], base: list[Run], metric: str) -> tuple[int, i
 def summary_table(comparison: Comparison) -> str:
     """Returns the results as a Markdown table."""
     metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
-    others = [HEADINGS[name] for name in HEADINGS if name != metric]
-    headings = ["arm", "seeds", HEADINGS[metric], *others, f"less {baseline}", "95% interval", "p (Holm)"]
+    others = [METRICS[name] for name in METRICS if name != metric]
+    headings = ["arm", "seeds", METRICS[metric], *others, f"less {baseline}", "95% interval", "p (Holm)"]
     cells = [headings]
     for line in summarise(comparison):
         spread = line.spreads[metric]
@@ -111,7 +110,7 @@ def summary_table(comparison: Comparison) -> str:
                 line.arm,
                 "" if line.arm == ZERO_SHOT else str(len(line.by_seed)),
                 mean,
-                *(f"{line.means[name]:.4f}" for name in HEADINGS if name != metric),
+                *(f"{line.means[name]:.4f}" for name in METRICS if name != metric),
                 "" if difference is None else f"{difference.mean:+.4f}",
                 format_interval(difference),
                 "" if line.corrected_p is None else format_p(line.corrected_p),

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from syneg.evaluation.table import aligned
+from syneg.evaluation.metrics import aligned
 
 if TYPE_CHECKING:
-    from syneg.evaluation.compare import Comparison
+    from syneg.evaluation.comparison import Comparison
 
 GRADIENT_VARIANCE = "gradient_variance"
 """As the trainer logs it."""

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from yaml import YAMLError
 
 from syneg.errors import InputError
-from syneg.evaluation.table import HEADINGS
+from syneg.evaluation.metrics import METRICS
 from syneg.hub.cards import CITATION, card_environment, code
 
 TAGS = ("syneg", "sentence-transformers", "dense-retrieval", "hard-negatives")
@@ -179,7 +179,7 @@ def _read_results(folder: Path) -> list[ModelResult]:
 
 def _result(record: Mapping[str, Any], split: str, subsets: Any, path: Path) -> ModelResult:
     try:
-        names = [name for name in HEADINGS if name in subsets[0]]
+        names = [name for name in METRICS if name in subsets[0]]
         metrics = {name: sum(subset[name] for subset in subsets) / len(subsets) for name in names}
     except (KeyError, TypeError, IndexError):
         raise InputError(f"{path}: split {split!r} has no scores of the usual form.") from None
@@ -211,7 +211,7 @@ def _eval_results(result: ModelResult) -> list[EvalResult]:
             dataset_split=result.split,
             dataset_revision=result.revision,
             metric_type=name,
-            metric_name=HEADINGS.get(name, name),
+            metric_name=METRICS.get(name, name),
             metric_value=round(value, 5),
         )
         for name, value in result.metrics.items()
@@ -243,7 +243,7 @@ def _context(info: ModelCardInfo, data: ModelCardData, folder: Path) -> dict[str
         "repo_id": code(info.repo_id or info.name),
         "revision": code(info.revision) if info.revision else None,
         "results": info.results,
-        "metrics": [name for name in HEADINGS if any(name in result.metrics for result in info.results)],
+        "metrics": [name for name in METRICS if any(name in result.metrics for result in info.results)],
         "compared": any(result.before for result in info.results),
         "tables": {"Training": info.training} if info.training else {},
         "limits": [*info.limits, *_limits(info)],
@@ -296,5 +296,5 @@ def _score(result: ModelResult, metric: str) -> str:
 _FILTERS: dict[str, Callable[..., Any]] = {
     "hub": _hub,
     "score": _score,
-    "metric_name": lambda name: HEADINGS.get(name, name),
+    "metric_name": lambda name: METRICS.get(name, name),
 }

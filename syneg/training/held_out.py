@@ -6,6 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from syneg.errors import InputError
+from syneg.evaluation.metrics import METRICS
 from syneg.sources import load_source
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def choose_metric(how: ContrastiveArguments, evaluator: Any) -> None:
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:
     """Returns the card's metrics from what the evaluator measured."""
-    names = {"ndcg@10": "nDCG@10", "recall@10": "recall@10", "mrr@10": "MRR@10"}
     found = {
-        name: next((v for k, v in metrics.items() if k.endswith(key)), None) for key, name in names.items()
+        name: next((v for k, v in metrics.items() if k.endswith(name.lower())), None)
+        for name in METRICS.values()
     }
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -10,12 +10,15 @@ import yaml
 from datasets import Dataset
 from filelock import FileLock
 
+from syneg.build import mirror_rows
 from syneg.commands.compare import main
 from syneg.commands.report import main as report
 from syneg.errors import InputError
-from syneg.evaluation.compare import hold_back, load_comparison
+from syneg.evaluation.compare import _without, hold_back
+from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
+from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
 from .conftest import WORDS, make_source
 
@@ -193,6 +196,35 @@ def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
     kept = Dataset.from_parquet(str(Path(values["dataset"]) / "train-00000-of-00001.parquet"))
     assert set(kept["query_id"]) == {f"q{i}" for i in range(len(WORDS))} - held
     assert comparison.unfinished == [("none", 0), ("hybrid", 0)]
+
+
+def test_a_held_back_query_whose_id_holds_the_separator_is_not_trained_on(tmp_path):
+    # Both ids begin alike, and so do those of their mirrored rows; hashes hold back the first only.
+    names = ["a~1", "a~2", "a", "b~1~query", "b"]
+    texts = {name: f"{name} asks" for name in names}
+    corpus = [{"id": f"d~{name}", "title": "", "text": name} for name in names]
+    source = Source(
+        "tilde",
+        Dataset.from_list(corpus, features=CORPUS_FEATURES),
+        Dataset.from_list([{"id": k, "text": v} for k, v in texts.items()], features=QUERY_FEATURES),
+        {"train": {name: {f"d~{name}": 1} for name in names}},
+    )
+    _, held = hold_back(source, "train", 0.5)
+    assert 0 < len(held) < len(names)
+    rows = []
+    for name, query in texts.items():
+        row = make_row(name, query, f"d~{name}", name, [make_negative("x", "synthetic")])
+        turned = mirror_rows(row, {"x": f"{name} asked again"})
+        rows += [row, *turned]
+    path = tmp_path / "rows"
+    path.mkdir()
+    Dataset.from_list(rows, features=FEATURES).to_parquet(path / "train-00000-of-00001.parquet")
+    kept = Dataset.from_parquet(
+        str(Path(_without(str(path), None, "train", held, tmp_path)) / "train-00000-of-00001.parquet")
+    )
+    assert len(kept) == 2 * (len(names) - len(held))
+    trained = {name for name in names for row in kept if row["query"].startswith(f"{name} asked ")}
+    assert trained == set(names) - held
 
 
 @pytest.mark.parametrize(

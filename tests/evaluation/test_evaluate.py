@@ -13,7 +13,8 @@ from mteb.cache import ResultCache
 from sentence_transformers import SentenceTransformer
 
 from syneg.errors import InputError
-from syneg.evaluation.evaluate import evaluate, named_tasks, read_queries, source_task
+from syneg.evaluation.evaluate import evaluate, named_tasks, source_task
+from syneg.evaluation.metrics import read_queries
 from syneg.sources import Source
 
 from .conftest import make_source

@@ -9,9 +9,8 @@ from datasets import Dataset
 
 from syneg.commands.report import main
 from syneg.errors import InputError
-from syneg.evaluation.arms import Run
-from syneg.evaluation.compare import Comparison
-from syneg.evaluation.evaluate import QueryScores
+from syneg.evaluation.comparison import Comparison, Run
+from syneg.evaluation.metrics import QueryScores
 from syneg.evaluation.report.charts import make_axis
 from syneg.evaluation.report.page import query_examples, render, training_plots
 from syneg.evaluation.work import mean_series, run_time, training_courses, work_of, work_table

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syneg.evaluation.arguments import ZERO_SHOT
-from syneg.evaluation.compare import Comparison
+from syneg.evaluation.comparison import Comparison
+from syneg.evaluation.metrics import METRICS
 from syneg.evaluation.report.charts import Axis, Plot, line_plot, make_axis
 from syneg.evaluation.summary import Line, format_p, query_means, summarise, work_notes
-from syneg.evaluation.table import HEADINGS
 from syneg.evaluation.work import (
     GRADIENT_VARIANCE,
     format_course,
@@ -27,7 +27,7 @@ from syneg.evaluation.work import (
 from syneg.sources import document_text
 
 if TYPE_CHECKING:
-    from syneg.evaluation.arms import Run
+    from syneg.evaluation.comparison import Run
     from syneg.sources import Source
 
 CELL = (165.0, 26.0)
@@ -67,7 +67,7 @@ class QueryExample:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ArmExamples:
     """The largest wins and losses of an arm against another."""
 
     arm: str
@@ -99,9 +99,9 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
         style=style,
         style_hash=f"sha256-{digest}",
         settings=settings,
-        heading=HEADINGS[settings["metric"]],
-        others=[name for name in HEADINGS if name != settings["metric"]],
-        headings=HEADINGS,
+        heading=METRICS[settings["metric"]],
+        others=[name for name in METRICS if name != settings["metric"]],
+        headings=METRICS,
         lines=lines,
         zero_shot=ZERO_SHOT,
         num_queries=len(comparison.zero_shot.queries),
@@ -153,7 +153,7 @@ def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[P
     return plots
 
 
-def query_examples(comparison: Comparison, source: Source, count: int) -> Iterable[Examples]:
+def query_examples(comparison: Comparison, source: Source, count: int) -> Iterable[ArmExamples]:
     """Yields each arm's largest wins and losses: of the baseline against zero-shot, else the baseline."""
     settings = comparison.settings
     metric, baseline = settings["metric"], settings["baseline"]
@@ -171,7 +171,9 @@ def query_examples(comparison: Comparison, source: Source, count: int) -> Iterab
             [_example(source, qrels, query, theirs[query], ours[query], *rankings) for query in part[:count]]
             for part in (won, lost)
         )
-        yield Examples(arm, against, wins, losses, (len(won), len(lost), len(ordered) - len(won) - len(lost)))
+        yield ArmExamples(
+            arm, against, wins, losses, (len(won), len(lost), len(ordered) - len(won) - len(lost))
+        )
 
 
 def _rankings(run: Run) -> dict[str, list[str]]:

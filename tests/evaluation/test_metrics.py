@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from syneg.evaluation.evaluate import Scores
-from syneg.evaluation.table import markdown_table
+from syneg.evaluation.metrics import Scores, markdown_table
 
 
 def test_a_table_of_scores_and_mappings(tmp_path):

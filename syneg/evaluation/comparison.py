@@ -1,0 +1,159 @@
+"""A comparison as it lies on disk: its settings, and the record of every finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syneg.errors import InputError
+from syneg.evaluation.arguments import ZERO_SHOT
+from syneg.evaluation.metrics import METRICS, QueryScores, Scores, read_queries
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as its record says.
+
+    Attributes:
+        arm: The arm's name.
+        seed: The seed; None before training.
+        metrics: MTEB's name of a metric -> its mean over the queries.
+        queries: The queries' scores.
+        history: What the trainer logged, a record a log line.
+        work: steps, instances, negatives drawn by source, seconds ...
+    """
+
+    arm: str
+    seed: int | None
+    metrics: dict[str, float]
+    queries: list[QueryScores]
+    history: list[dict[str, float]]
+    work: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, and every finished run.
+
+    Attributes:
+        settings: source, split, held_back, model, baseline, metric, arms (name -> changes), training.
+        zero_shot: The model before training.
+        arms: Arm -> its runs, in the order of the seeds.
+        unfinished: Runs that are missing: arm and seed.
+    """
+
+    settings: dict[str, Any]
+    zero_shot: Run
+    arms: dict[str, list[Run]]
+    unfinished: list[tuple[str, int]]
+
+
+def load_comparison(folder: str | Path) -> Comparison:
+    """Reads a comparison's finished runs.
+
+    Raises:
+        InputError: Where `folder` holds no comparison, or the baseline has no finished run.
+    """
+    folder = Path(folder)
+    path = folder / "comparison.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. `syneg compare --output {folder}` writes it.")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    # What was made from another configuration, or other data, does not belong beside the rest.
+    zero_shot = read_run(folder / "runs" / ZERO_SHOT, folder, settings["fingerprints"][ZERO_SHOT])
+    if zero_shot is None:
+        raise InputError(f"{folder}: the model before training is not evaluated yet. Run syneg compare.")
+    arms: dict[str, list[Run]] = {}
+    unfinished: list[tuple[str, int]] = []
+    for arm in settings["arms"]:
+        for seed in settings["seeds"]:
+            run = read_run(
+                run_folder(folder, arm, seed), folder, settings["fingerprints"][run_key(arm, seed)]
+            )
+            if run is None:
+                unfinished.append((arm, int(seed)))
+            else:
+                arms.setdefault(arm, []).append(run)
+    queries = {q.query_id for q in zero_shot.queries}
+    for arm, runs in arms.items():
+        if any({q.query_id for q in run.queries} != queries for run in runs):
+            raise InputError(
+                f"{folder}: arm {arm!r} was evaluated on other queries. Run syneg compare again."
+            )
+    return Comparison(settings, zero_shot, arms, unfinished)
+
+
+def run_folder(output: Path, arm: str, seed: int) -> Path:
+    """Returns the folder of a run."""
+    return output / "runs" / arm / f"seed-{seed}"
+
+
+def run_key(arm: str, seed: int) -> str:
+    """Returns what a run is called among the fingerprints."""
+    return f"{arm}/{seed}"
+
+
+def read_run(folder: Path, output: Path, expected: str | None = None) -> Run | None:
+    """Returns the finished run in `folder`.
+
+    Args:
+        folder: The run's folder.
+        output: The comparison's folder, which paths in the record start from.
+        expected: The fingerprint that the run must have, where one is asked for.
+
+    Returns:
+        The run; None where it is unfinished, or was made from something else than expected.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if expected is not None and record["fingerprint"] != expected:
+            return None
+        return Run(
+            record["arm"],
+            record["seed"],
+            record["metrics"],
+            read_queries(output / record["queries"]),
+            record["history"],
+            record["work"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not the record of a run ({error}). Delete it, and it is run again."
+        ) from None
+
+
+def write_run(
+    output: Path,
+    folder: Path,
+    arm: str,
+    seed: int | None,
+    scores: Scores,
+    history: list[dict[str, float]],
+    work: dict[str, Any],
+    mark: str,
+) -> Run:
+    """Writes a run's record, last and whole: a run without one is not finished."""
+    record = {
+        "arm": arm,
+        "seed": seed,
+        "fingerprint": mark,
+        "metrics": {metric: getattr(scores, metric) for metric in METRICS},
+        "queries": str(scores.queries_path.relative_to(output)),
+        "result": str(scores.path.relative_to(output)),
+        "history": history,
+        "work": work,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{RECORD}.part"
+    part.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    part.replace(folder / RECORD)
+    run = read_run(folder, output)
+    assert run is not None
+    return run
