@@ -27,8 +27,7 @@ from syneg.llm.journal import Journal
 from syneg.llm.requests import Completion, Message, Request
 from syneg.sources import Pair
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
-from syneg.writing.planning import Planner
+from syneg.writing.negatives import NegativesTask, negatives_of
 from syneg.writing.strategies import Example, SynegStrategy, register
 
 LENGTH = 64
@@ -151,14 +150,14 @@ def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pairs = LazyPairs(options.requests or 64)
     args = GenerationArguments(llm=str(model), strategy="fixed", max_tokens=700)
     collector = Collector()
-    run_generation(pairs, args, folder / "collected", 0, engine=collector, progress=False)
+    negatives_of(pairs, args, folder / "collected", 0, engine=collector, progress=False).run()
     bare_chat(llm, collector.requests[:8])
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     cpu_seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     for turn in range(options.turns):
 
         def ours(turn: int = turn) -> int:
-            report = run_generation(pairs, args, folder / f"ours-{turn}", 0, engine=engine, progress=True)
+            report = negatives_of(pairs, args, folder / f"ours-{turn}", 0, engine=engine, progress=True).run()
             assert report.kept == len(pairs), report.lines()
             return report.completion_tokens
 
@@ -212,9 +211,9 @@ def compare(
         for turn in range(options.turns):
             taken, _, report = timed(
                 llm,
-                lambda args=args, target=folder / f"{name}-{turn}": run_generation(
+                lambda args=args, target=folder / f"{name}-{turn}": negatives_of(
                     LazyPairs(pairs), args, target, 0, engine=engine, progress=False
-                ),
+                ).run(),
             )
             times.append(taken)
         run = report.run
@@ -256,11 +255,14 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             lambda: write(pairs, args, folder / "written"),
         )
     if options.step in (None, "read"):
-        read = iter_synthetic(pairs, args, folder / "written", 0)
-        assert step("read", lambda: sum(len(result.negatives) for result in read)) == count
+        generation = negatives_of(pairs, args, folder / "written", 0)
+        assert (
+            step("read", lambda: sum(len(a.results) for slots in generation.results() for a in slots))
+            == count
+        )
     if options.step in (None, "replay"):
         report = step(
-            "replay", lambda: run_generation(pairs, recorded, folder / "replayed", 0, progress=False)
+            "replay", lambda: negatives_of(pairs, recorded, folder / "replayed", 0, progress=False).run()
         )
         assert report.kept == count, report.lines()
     return figures
@@ -268,12 +270,13 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def write(pairs: LazyPairs, args: GenerationArguments, folder: Path) -> None:
     """Journals an answer to the request of each pair that comes after those the journal has."""
-    planner = Planner(args, 0)
-    with Journal(folder) as journal, Journal(folder / "none") as empty:
+    task = NegativesTask(args, 0)
+    with Journal(folder) as journal:
         for pair in itertools.islice(pairs, len(journal), None):
-            (outcome,) = planner.outcomes(pair, empty)
-            (completion,) = Echo().generate([outcome.next_request])
-            journal.append(outcome.next_request, completion)
+            for request in task.requests(pair):
+                assert request is not None
+                (completion,) = Echo().generate([request])
+                journal.append(request, completion)
 
 
 def _megabytes() -> float:

@@ -4,43 +4,42 @@
     builder.download_and_prepare()
     rows = builder.as_dataset(split="train")
 
-`datasets` runs no loading scripts from the Hub: the builder runs on the maker's machine, and what
-`syneg push` publishes is Parquet and a card.
+It is the face that `syneg.building` has in `datasets`: the same stages in one stream, into Arrow files in the
+cache of `datasets`, where `syneg build` writes a folder for the Hub. `datasets` runs no loading scripts from
+the Hub: the builder runs on the maker's machine, and what `syneg push` publishes is Parquet and a card.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import platform
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets.fingerprint import Hasher
 
 import syneg
-from syneg.build import BuildArguments, SplitBuild, StageArguments
-from syneg.config import ConfigParser, split_commas
+from syneg.building import Part, StageArguments, build_parts, config_file, data_set_parser, shipped_configs
 from syneg.errors import unknown
-from syneg.gating.arguments import GatingArguments
-from syneg.hub.shards import SplitWriter
-from syneg.mining.arguments import MiningArguments
-from syneg.resources import resource_path
+from syneg.llm.journal import Journal
+from syneg.resources import PACKAGE_PREFIX, resource_path
 from syneg.rows import DROPPED_FEATURES, FEATURES, iter_triplets, triplet_features
-from syneg.sources import SourceArguments, load_source
-from syneg.writing.arguments import GenerationArguments
-from syneg.writing.strategies import find_strategy
+from syneg.stages import finished_rows
 
-HERE = Path(__file__).parent
+HERE = shipped_configs()
 PARTS = ("default", "triplet", "dropped")
 REPORT = "report.json"
 _ROWS_AT_ONCE = 500
-_SHARD_BYTES = 500_000_000
+_ROOMS = ("sources", "llm", "writing", "mining", "gating")
+"""The packages whose code determines rows, beside the modules at the top."""
+
 # What changes where or how fast the rows are made, and not the rows.
 _IMMATERIAL = {
     "name",
@@ -100,23 +99,15 @@ class HardNegativesConfig(datasets.BuilderConfig, StageArguments):
         return f"{self.name}-{self.part}-{self.fingerprint()}"
 
     def fingerprint(self) -> str:
-        """Returns a hash of the arguments, the source's files, the prompt's version and the code's."""
+        """Returns a hash of the arguments, of every file or folder that they name, and of the code."""
         fields = dataclasses.asdict(self)
         material = {key: fields[key] for key in sorted(fields.keys() - _IMMATERIAL)}
-        stamps = [
-            _stamp(self.source),
-            _stamp(self.recordings and resource_path(self.recordings)),
-            find_strategy(self.strategy).version,
-        ]
-        return str(Hasher.hash([material, stamps, syneg.__version__]))
+        stamps = {key: _stamp(value) for key, value in material.items() if isinstance(value, str)}
+        return str(Hasher.hash([material, stamps, code_digest()]))
 
 
 class HardNegatives(datasets.ArrowBasedBuilder):
-    """Builds rows with negatives: mines, generates, gates.
-
-    Beside the Arrow files of configuration `default`, its cache folder holds what was dropped and
-    the stages' report, from which the other configurations and the card are made.
-    """
+    """Builds rows with negatives: mines, generates, gates."""
 
     BUILDER_CONFIG_CLASS = HardNegativesConfig
     BUILDER_CONFIGS: ClassVar[list[datasets.BuilderConfig]] = []
@@ -145,15 +136,8 @@ class HardNegatives(datasets.ArrowBasedBuilder):
         cls, argv: list[str], cache_dir: str | None = None, part: str = "default"
     ) -> HardNegatives:
         """Makes a builder from a command line with ``--config`` and ``--key value``."""
-        return cls.from_dataclasses(*argument_parser().parse(argv), cache_dir=cache_dir, part=part)
-
-    @classmethod
-    def from_dataclasses(
-        cls, *arguments: Any, cache_dir: str | None = None, part: str = "default"
-    ) -> HardNegatives:
-        """Makes a builder from the stages' dataclasses."""
         fields: dict[str, Any] = {"part": part}
-        for stage in arguments:
+        for stage in argument_parser().parse(argv):
             fields |= dataclasses.asdict(stage)
         return cls(config_name=fields.pop("name"), cache_dir=cache_dir, **fields)
 
@@ -166,12 +150,10 @@ class HardNegatives(datasets.ArrowBasedBuilder):
 
     def report(self) -> dict[str, Any]:
         """Returns, for each split, the stages' reports, and their lines for people."""
-        base = self._default_part()
-        return json.loads((Path(base._output_dir) / REPORT).read_text(encoding="utf-8"))
-
-    def dropped_files(self, split: str) -> list[Path]:
-        """Returns the Parquet files of what was dropped; the builder is prepared if need be."""
-        return sorted((Path(self._default_part()._output_dir) / "dropped").glob(f"{split}-*.parquet"))
+        path = Path(self._output_dir) / REPORT
+        if not path.is_file():
+            self.download_and_prepare()
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def _info(self) -> datasets.DatasetInfo:
         features = {
@@ -181,139 +163,71 @@ class HardNegatives(datasets.ArrowBasedBuilder):
         }
         return datasets.DatasetInfo(features=features[self.config.part], license=self.config.licence or "")
 
-    def _default_part(self) -> HardNegatives:
-        """Returns the builder of part "default", prepared."""
-        if self.config.part == "default":
-            base = self
-        else:
-            fields = {f.name: getattr(self.config, f.name) for f in dataclasses.fields(self.config)}
-            name = fields.pop("name")
-            base = type(self)(
-                config_name=name, cache_dir=self._cache_dir_root, **fields | {"part": "default"}
-            )
-            base.config.journal = str(self.journal)
-        if not (Path(base._output_dir) / REPORT).is_file():
-            base.download_and_prepare()
-        return base
-
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        splits = split_commas(self.config.split)
-        if self.config.part != "default":
-            base = self._default_part()
-            return [datasets.SplitGenerator(name=s, gen_kwargs={"build": base, "split": s}) for s in splits]
-        source = load_source(self.config.source, self.config.unknown_documents)
-        builds = {split: SplitBuild(source.pairs(split), self.config, self.journal) for split in splits}
-        for split, build in builds.items():
-            skipped = source.skipped.get(split, 0)
-            build.report["source"] = {
-                "pairs": len(build.pairs),
-                "documents": len(source.corpus),
-                "judgements_skipped": skipped,
-            }
-            build.lines = [
-                f"{split} of {source.name}: {len(build.pairs):,} pairs, {len(source.corpus):,} documents"
-                + (f", {skipped:,} judgements of unknown documents or queries left out" if skipped else ""),
-                *source.notes,
-            ]
-            build.prepare()
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"build": build, "split": split})
-            for split, build in builds.items()
-        ]
+        with Journal(self.journal) as journal:
+            parts = build_parts(self.config, journal)
+            for part in parts:
+                part.prepare()
+        return [datasets.SplitGenerator(name=part.split, gen_kwargs={"part": part}) for part in parts]
 
-    def _generate_tables(
-        self, build: SplitBuild | HardNegatives, split: str
-    ) -> Iterator[tuple[datasets.builder.Key, pa.Table]]:
-        if isinstance(build, SplitBuild):
-            tables = self._default_tables(build, split)
-        elif self.config.part == "dropped":
-            tables = self._dropped_tables(build, split)
-        else:
-            tables = self._triplet_tables(build, split)
-        number = 0
-        for number, table in enumerate(tables, start=1):
-            yield datasets.builder.Key(0, number), table
-        if not number:
-            yield datasets.builder.Key(0, 0), self.info.features.arrow_schema.empty_table()
-
-    def _default_tables(self, build: SplitBuild, split: str) -> Iterator[pa.Table]:
-        folder = Path(self._output_dir)
-        writer = SplitWriter(folder, "dropped", split, DROPPED_FEATURES, _SHARD_BYTES)
-        rows: list[Any] = []
-        for row, dropped in build.rows():
+    def _generate_tables(self, part: Part) -> Iterator[tuple[datasets.builder.Key, pa.Table]]:
+        schema = self.info.features.arrow_schema
+        number, rows = 0, []
+        for row in self._rows(part):
             rows.append(row)
-            for negative in dropped:
-                writer.add(negative)
             if len(rows) == _ROWS_AT_ONCE:
-                yield _table(rows, FEATURES)
-                rows = []
-        if rows:
-            yield _table(rows, FEATURES)
-        writer.close()
-        path = folder / REPORT
+                yield datasets.builder.Key(0, number), pa.Table.from_pylist(rows, schema=schema)
+                number, rows = number + 1, []
+        if rows or not number:
+            yield datasets.builder.Key(0, number), pa.Table.from_pylist(rows, schema=schema)
+        path = Path(self._output_dir) / REPORT
         report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        report[split] = {**build.report, "lines": build.lines}
+        report[part.split] = part.report()
         path.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
 
-    def _dropped_tables(self, base: HardNegatives, split: str) -> Iterator[pa.Table]:
-        for path in base.dropped_files(split):
-            yield from (
-                pa.Table.from_batches([batch]).cast(DROPPED_FEATURES.arrow_schema)
-                for batch in pq.ParquetFile(path).iter_batches(_ROWS_AT_ONCE)
-            )
-
-    def _triplet_tables(self, base: HardNegatives, split: str) -> Iterator[pa.Table]:
-        rows = base.as_dataset(split=split)
-        features = self.info.features
-        batch: list[dict[str, str]] = []
-        for triplet in iter_triplets(rows, self.config.triplet_negatives):
-            batch.append(triplet)
-            if len(batch) == _ROWS_AT_ONCE:
-                yield _table(batch, features)
-                batch = []
-        if batch:
-            yield _table(batch, features)
+    def _rows(self, part: Part) -> Iterator[Any]:
+        """Yields the rows of the configuration that is asked for."""
+        for row, dropped in finished_rows(part.stages, part.drafts()):
+            if self.config.part == "default":
+                yield row
+            elif self.config.part == "dropped":
+                yield from dropped
+            else:
+                yield from iter_triplets([row], self.config.triplet_negatives)
 
 
-def argument_parser(*further: Any, **kwargs: Any) -> ConfigParser:
-    """Returns the parser of a data set's arguments, with further dataclasses at its end."""
-    stages = [BuildArguments, SourceArguments, MiningArguments, GenerationArguments, GatingArguments]
-    return ConfigParser([*stages, *(further or [BuildSeedArguments])], **kwargs)
+def argument_parser() -> Any:
+    """Returns the parser of a data set's arguments."""
+    return data_set_parser(BuildSeedArguments)
 
 
-def config_file(config: str | Path) -> Path:
-    """Returns the path of a YAML file, given as such or as the name of one that is shipped.
-
-    Raises:
-        InputError: Where there is neither; names the nearest shipped one.
-    """
-    path = Path(config)
-    if path.is_file():
-        return path
-    shipped = {file.stem: file for file in sorted(HERE.glob("*.yaml"))}
-    if str(config) in shipped:
-        return shipped[str(config)]
-    raise unknown("data set configuration", str(config), shipped)
+@cache
+def code_digest() -> str:
+    """Returns a digest of the code that determines rows, so that a changed gate is never served stale."""
+    root = Path(syneg.__file__).parent
+    files = [*root.glob("*.py"), *(file for room in _ROOMS for file in (root / room).rglob("*.py"))]
+    digest = hashlib.sha256(syneg.__version__.encode())
+    for file in sorted(files):
+        digest.update(file.relative_to(root).as_posix().encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def _table(rows: list[Any], features: datasets.Features) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=features.arrow_schema)
-
-
-def _stamp(spec: str | None) -> Any:
-    """Returns what tells one content of a source or recording from another."""
-    if spec is None:
-        return None
-    path = Path(spec)
-    if path.exists():
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        return [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+def _stamp(spec: str) -> Any:
+    """Returns what tells one content of what an argument names from another; None where that is no file."""
     if spec == "pydocs":
         return [
             platform.python_version(),
             *(_version(name) for name in ("numpy", "scipy", "pandas", "torch")),
         ]
-    return spec
+    # A strategy of the user's own may be named with its class, as in FILE.py:CLASS.
+    path = Path(resource_path(spec) if spec.startswith(PACKAGE_PREFIX) else spec.partition(".py:")[0])
+    if spec.partition(".py:")[1]:
+        path = path.with_name(f"{path.name}.py")
+    if not spec or not path.exists():
+        return None
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
 
 
 def _version(package: str) -> str | None:

@@ -170,9 +170,9 @@ def test_broken_completions_are_dropped_with_their_reason(
     beir: Path, recordings: Path, encoder: str, tmp_path: Path
 ) -> None:
     """What came back is no JSON, cut off, or of another shape: kept with its text, and counted."""
-    from syneg.build import StageArguments
+    from syneg.building import StageArguments
     from syneg.llm.requests import Completion
-    from syneg.writing.generate import run_generation
+    from syneg.writing.negatives import negatives_of
 
     texts = ["no JSON at all", '{"reasoning": "it was c', '{"other": 1}']
 
@@ -186,9 +186,9 @@ def test_broken_completions_are_dropped_with_their_reason(
 
     journal = tmp_path / "journal"
     args = StageArguments(source=str(beir), engine="vllm", max_attempts=1)
-    report = run_generation(
+    report = negatives_of(
         load_source(beir).pairs("train"), args, journal, 0, engine=Broken(), progress=False
-    )
+    ).run()
     assert sum(report.to_dict()["failures"].values()) == 11
     # The journal answers; the engine, which is not to be had here, is not even started.
     output = tmp_path / "out"

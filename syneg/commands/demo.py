@@ -107,9 +107,7 @@ def run(args: DemoArguments) -> Path:
 def _build(args: DemoArguments, output: Path) -> Dataset:
     from datasets import load_dataset
 
-    from dataset_builders.hardneg import HardNegatives
-    from syneg.commands.build import build_folder
-    from syneg.commands.common import FolderArguments
+    from syneg.building import FolderArguments, build, config_file, data_set_parser, stage_arguments
 
     overrides: dict[str, Any] = {
         "source": str(output / "pydocs"),
@@ -118,13 +116,13 @@ def _build(args: DemoArguments, output: Path) -> Dataset:
         "engine": args.engine,
         "llm": args.llm,
         "journal": str(output / "journal"),
-        "seed": args.seed,
     }
     if args.engine_options:
         overrides["engine_options"] = args.engine_options
-    builder = HardNegatives.from_yaml("pydocs", cache_dir=str(output / "cache"), **overrides)
-    folder = build_folder(builder, FolderArguments(str(output / "dataset"), overwrite=True))
-    for report in builder.report().values():
+    words = [f"--{key}={value}" for key, value in {"config": config_file("pydocs"), **overrides}.items()]
+    stages = stage_arguments(*data_set_parser().parse(words), seed=args.seed)
+    folder = output / "dataset"
+    for report in build(stages, FolderArguments(str(folder), args.seed, overwrite=True)).values():
         print("\n".join(report["lines"]))
     return load_dataset(str(folder), split="train")
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from syneg.commands.common import FolderArguments, RowsArguments, counted, read_rows, write_folder
 from syneg.config import ConfigParser
-from syneg.sources import Pair, SourceArguments, load_source
+from syneg.sources import SourceArguments
 from syneg.writing.arguments import GenerationArguments
+
+
+@dataclass
+class RowsArguments:
+    """A data set that is read."""
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "Rows to start from: a folder that syneg wrote, or a Hub id."}
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -18,6 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         InputError: Where an argument, the source or the engine cannot be used.
     """
+    from syneg.building import FolderArguments, generate_parts, new_card, write_folder
+    from syneg.hub.folders import check_names, check_output
+    from syneg.llm.estimate import estimate
+    from syneg.llm.generation import SUMMARY
+    from syneg.llm.journal import Journal
+    from syneg.writing.stage import Writing
+
     parser = ConfigParser(
         [FolderArguments, RowsArguments, SourceArguments, GenerationArguments],
         prog="syneg generate",
@@ -25,79 +40,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         "and writes them as a data set folder. Run it again to go on where it stopped.",
     )
     output, given, where, args = parser.parse(argv)
-
-    from syneg.hub.cards import DatasetCardInfo
-    from syneg.hub.folders import check_replaceable
-    from syneg.llm.estimate import estimate_generation
-    from syneg.writing.generate import SUMMARY, iter_synthetic, run_generation
-    from syneg.writing.strategies import find_strategy
-
-    check_replaceable(Path(output.output), output.overwrite)
-    rows, mined = None, None
-    if given.dataset:
-        rows = read_rows(given.dataset, where.split)
-        pairs: Any = _RowPairs(rows)
-        if find_strategy(args.strategy).wants_mined:
-            mined = pairs.mined
-    else:
-        pairs = load_source(where.source, where.unknown_documents).pairs(where.split)
-    journal = Path(args.journal or f"{output.output}-journal")
-    if args.dry_run:
-        print("\n".join(estimate_generation(pairs, args, journal, output.seed, mined=mined).lines()))
-        return
-    report = run_generation(pairs, args, journal, output.seed, mined=mined)
-    if args.shard:
-        # The other machines' completions are elsewhere; a run without --shard over all journals writes.
-        print("\n".join([*report.lines(), f"shard {args.shard} is in {journal}"]))
-        return
-    card = DatasetCardInfo(
-        name=Path(output.output).absolute().name,
-        repo_id=output.repo_id,
-        source=given.dataset or where.source,
-        generation={where.split: report.to_dict()},
-        attributes=dict(args.attributes),
-        engine=args.engine,
-        llm=args.llm,
-        strategy=args.strategy,
-        seeds={"seed": output.seed},
-    )
-    synthetic = iter_synthetic(pairs, args, journal, output.seed, mined=mined)
-    joined = _joined(pairs, synthetic, rows, args.mirror)
-    folder = write_folder(output, where.split, counted(joined, "Writing", len(pairs)), card)
-    print("\n".join([*report.lines(), str(folder), str(journal / SUMMARY)]))
-
-
-def _joined(pairs: Iterable[Pair], synthetic: Iterable[Any], rows: Any, mirror: bool) -> Iterator[Any]:
-    from syneg.build import assemble_rows, mirror_rows
-
-    there = (row["negatives"] for row in rows) if rows is not None else None
-    for row, dropped, mirrors in assemble_rows(pairs, there, synthetic):
-        yield row, dropped
-        if mirror:
-            yield from ((mirrored, []) for mirrored in mirror_rows(row, mirrors))
-
-
-class _RowPairs:
-    """The pairs of rows, read as they are asked for."""
-
-    def __init__(self, rows: Any) -> None:
-        self._rows = rows
-        self._at: dict[tuple[str, str], int] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[Pair]:
-        columns = ["query_id", "query", "positive_id", "positive"]
-        for row in self._rows.select_columns(columns):
-            yield Pair(**row)
-
-    def mined(self, pair: Pair) -> list[str]:
-        """Returns the texts of a pair's mined negatives, best first."""
-        from syneg.rows import SYNTHETIC
-
-        if not self._at:
-            identities = zip(self._rows["query_id"][:], self._rows["positive_id"][:], strict=True)
-            self._at = {identity: i for i, identity in enumerate(identities)}
-        row = self._rows[self._at[pair.query_id, pair.positive_id]]
-        return [negative["text"] for negative in row["negatives"] if negative["source"] != SYNTHETIC]
+    check_output(output.output, output.overwrite)
+    with Journal(args.journal or f"{output.output}-journal") as journal:
+        parts = generate_parts(given.dataset, where, args, journal, output.seed)
+        check_names(output.output, [part.split for part in parts])
+        if args.dry_run:
+            for part in parts:
+                writing = part.stages[0]
+                assert isinstance(writing, Writing)
+                print("\n".join(estimate(writing.generation_of(part.pairs)).lines()))
+            return
+        if args.shard:
+            # The other machines' completions are elsewhere; a run without --shard over all journals writes.
+            for part in parts:
+                part.prepare()
+                print("\n".join(part.stages[0].report().lines()))
+            print(f"shard {args.shard} is in {journal.folder}")
+            return
+        card = new_card(output, where.source, dataset=given.dataset)
+        reports = write_folder(parts, output, card)
+    lines = [line for report in reports.values() for line in report["lines"]]
+    print("\n".join([*lines, output.output, str(Path(journal.folder) / SUMMARY)]))

@@ -16,8 +16,9 @@ from syneg.errors import InputError
 from syneg.gating import patterns
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.duplicates import Duplicates
-from syneg.gating.gate import Gated, Tolls
+from syneg.gating.gate import Tolls
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
+from syneg.stages import Draft
 from syneg.text import normal_text
 
 _COPIED_WORDS = 5
@@ -52,15 +53,16 @@ class Checks:
                 "or positive, or any."
             )
 
-    def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
+    def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
         """Applies the checks; the first that a negative fails is its reason."""
-        return [self._row(row, tolls) for row in rows]
+        for draft in drafts:
+            self._apply(draft, tolls)
 
     def close(self) -> None:
         """Frees nothing: there is no model."""
 
-    def _row(self, row: Row, tolls: Tolls) -> Gated:
-        gated = Gated(row)
+    def _apply(self, draft: Draft, tolls: Tolls) -> None:
+        row = draft.row
         kept: list[Negative] = []
         seen: set[str] = set()
         for negative in row["negatives"]:
@@ -74,9 +76,8 @@ class Checks:
                     self._duplicates.add(negative["text"], where)
             else:
                 tolls.dropped[self.name, finding[0], negative["source"]] += 1
-                gated.dropped.append(make_dropped(row, negative, self.name, finding[1]))
-        gated.row = {**row, "negatives": kept}
-        return gated
+                draft.dropped.append(make_dropped(row, negative, self.name, finding[1]))
+        draft.row = {**row, "negatives": kept}
 
     def _find(self, row: Row, negative: Negative, seen: set[str]) -> Finding | None:
         text = normal_text(negative["text"])

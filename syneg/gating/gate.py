@@ -6,22 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from syneg.rows import Dropped, Row
-
-
-@dataclass
-class Gated:
-    """A row after a gate.
-
-    Attributes:
-        row: The row with the negatives that are left.
-        dropped: Those that are not, with gate and reason.
-        added: Rows that the gate made of what it dropped (a mined document relabelled as positive).
-    """
-
-    row: Row
-    dropped: list[Dropped] = field(default_factory=list)
-    added: list[Row] = field(default_factory=list)
+from syneg.stages import Draft
 
 
 @dataclass
@@ -86,14 +71,14 @@ class Tolls:
 
 
 class Gate(Protocol):
-    """Keeps or drops negatives; sees rows in groups, so that models can work in batches."""
+    """Keeps or drops negatives; sees drafts in groups, so that models can work in batches."""
 
     name: str
     group: int
-    """Rows that are wanted at once."""
+    """Drafts that are wanted at once."""
 
-    def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
-        """Returns one `Gated` a row, in order, and counts what it drops in `tolls.dropped`."""
+    def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
+        """Takes from each row what may not stay, says in the draft why, and counts it in `tolls.dropped`."""
 
     def close(self) -> None:
         """Frees what the gate holds."""

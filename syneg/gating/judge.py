@@ -7,28 +7,29 @@ is "unclear", never "no".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
-from syneg.gating.gate import Gated, Tolls
+from syneg.gating.gate import Tolls
 from syneg.gating.teacher import SUSPECT
-from syneg.gating.verdicts import VERDICTS, RecordedVerdicts, recorded_name
+from syneg.gating.verdicts import VERDICTS, RecordedVerdicts, open_verdicts, recorded_name
+from syneg.llm.generation import Completions
 from syneg.llm.journal import Journal
 from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
-from syneg.llm.requests import Completion, Engine, Request, digest
-from syneg.resources import resource_path
+from syneg.llm.recordings import Recordings
+from syneg.llm.requests import Completion, Engine, Outcome, Request, digest
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped, make_row
+from syneg.stages import Draft
 from syneg.text import cut, neutralise, normal_text
+from syneg.writing.arguments import GenerationArguments
 
-if TYPE_CHECKING:
-    from syneg.writing.arguments import GenerationArguments
+Question = tuple[Row, Negative]
+"""A row, and the negative of it whose document is judged."""
 
 UNCLEAR = "unclear"
 RELABELLED = "relabelled"
@@ -89,12 +90,12 @@ class Judge:
     Args:
         args: Who is judged, and what follows from a verdict.
         generation: Engine, LLM and limits, where `args` names no others.
-        journal: Folder of the judge's journal.
+        journal: The judge's journal, or its folder.
         seed: Seed of the sampling where an answer is asked for again.
         engine: An engine that runs already, and is left running.
 
     Raises:
-        InputError: For an engine that cannot be started (when the first question is asked).
+        InputError: For an unknown engine, or recordings that cannot be used.
     """
 
     name = "judge"
@@ -104,44 +105,40 @@ class Judge:
         self,
         args: GatingArguments,
         generation: GenerationArguments,
-        journal: str | Path,
+        journal: Journal | str | Path,
         seed: int = 0,
         engine: Engine | None = None,
     ) -> None:
         self.args = args
-        # A copy, not dataclasses.replace: it may be the arguments of all stages in one.
-        self.generation = copy(generation)
-        self.generation.engine = args.judge_engine or generation.engine
-        self.generation.llm = args.judge_llm or generation.llm
-        self._recordings: Path | None = None
-        self._by_file = False
-        if self.generation.engine == "recorded" and args.judge_recordings:
-            self._recordings = Path(resource_path(args.judge_recordings))
-            self._by_file = self._recordings.is_file()
-            if self._by_file:
-                self.generation.llm = recorded_name(self._recordings)
-        self.seed = seed
-        self._journal = Journal(journal)
-        self._given = engine
-        self._engine: Engine | None = engine
+        asked = replace(
+            generation,
+            engine=args.judge_engine or generation.engine,
+            llm=args.judge_llm or generation.llm,
+            shard=None,
+        )
+        recordings: Recordings | None = None
+        if asked.engine == "recorded":
+            recordings = open_verdicts(args.judge_recordings)
+            if isinstance(recordings, RecordedVerdicts):
+                asked.llm = recorded_name(recordings.path)
+        self._task = VerdictsTask(asked, seed, evidence=not isinstance(recordings, RecordedVerdicts))
+        self._completions = Completions(asked, journal, recordings, engine)
         self._relabelled: set[tuple[str, str]] = set()
 
-    def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
+    def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
         """Judges the group's negatives in one go, then keeps, drops or relabels."""
-        questions: dict[tuple[str, str], tuple[Row, Negative]] = {}
-        for row in rows:
+        questions: dict[tuple[str, str], Question] = {}
+        for row in (draft.row for draft in drafts):
             for negative in row["negatives"]:
                 if self._is_asked(negative):
                     questions.setdefault((row["query"], negative["text"]), (row, negative))
         verdicts = dict(zip(questions, self._ask(list(questions.values())), strict=True))
-        return [self._row(row, verdicts, tolls) for row in rows]
+        for draft in drafts:
+            self._apply(draft, verdicts, tolls)
 
     def close(self) -> None:
         """Closes the journal, and the engine where it was started here."""
-        self._journal.close()
-        if self._engine is not None and self._given is None:
-            self._engine.close()
-        self._engine = None
+        self._completions.close()
 
     def _is_asked(self, negative: Negative) -> bool:
         synthetic = negative["source"] == SYNTHETIC
@@ -150,8 +147,8 @@ class Judge:
             self.args.judge_of
         ]
 
-    def _row(self, row: Row, verdicts: dict[tuple[str, str], Verdict], tolls: Tolls) -> Gated:
-        gated = Gated(row)
+    def _apply(self, draft: Draft, verdicts: dict[tuple[str, str], Verdict], tolls: Tolls) -> None:
+        row = draft.row
         kept: list[Negative] = []
         positives: list[Negative] = []
         for negative in row["negatives"]:
@@ -168,10 +165,9 @@ class Judge:
             if kind == RELABELLED:
                 positives.append(judged)
             tolls.dropped[self.name, _KINDS[kind], negative["source"]] += 1
-            gated.dropped.append(make_dropped(row, judged, self.name, _REASONS[kind].format(found.detail)))
-        gated.row = {**row, "negatives": kept}
-        gated.added = [self._relabel(row, kept, one) for one in positives if self._is_new(row, one)]
-        return gated
+            draft.dropped.append(make_dropped(row, judged, self.name, _REASONS[kind].format(found.detail)))
+        draft.row = {**row, "negatives": kept}
+        draft.made += [self._relabel(row, kept, one) for one in positives if self._is_new(row, one)]
 
     def _kind(self, negative: Negative) -> str | None:
         """Returns why a judged negative goes, or None where it stays."""
@@ -200,59 +196,48 @@ class Judge:
             row["query_id"], row["query"], str(negative["doc_id"]), negative["text"], negatives, RELABELLED
         )
 
-    def _ask(self, questions: Sequence[tuple[Row, Negative]]) -> list[Verdict]:
+    def _ask(self, questions: Sequence[Question]) -> list[Verdict]:
         """Returns a verdict a question: from the journal where it is there, else from the engine."""
-        open_requests = {i: self._request(row, negative) for i, (row, negative) in enumerate(questions)}
         verdicts = [Verdict(UNCLEAR, "no answer came")] * len(questions)
-        while open_requests:
-            asked = [r for r in open_requests.values() if r.key not in self._journal]
-            self._complete(asked)
-            again: dict[int, Request] = {}
-            for i, request in open_requests.items():
-                entry = self._journal.get(request.key)
-                if entry is None:
-                    continue
-                try:
-                    verdicts[i] = read_verdict(
-                        entry.completion, questions[i][1]["text"], evidence=not self._by_file
-                    )
-                except ParseFailure as failure:
-                    verdicts[i] = Verdict(UNCLEAR, str(failure))
-                    if request.attempt + 1 < self.generation.max_attempts:
-                        again[i] = self._numbered(request, request.attempt + 1)
-            open_requests = again
+        requests = ((i, next(self._task.requests(question))) for i, question in enumerate(questions))
+        with tqdm(total=len(questions), desc="Judging", unit="verdict") as bar:
+
+            def settled(i: int, outcome: Outcome) -> None:
+                bar.update()
+                if outcome.attempts:
+                    last = outcome.attempts[-1]
+                    said = Verdict(**last.results[0]) if last.results else Verdict(UNCLEAR, str(last.failure))
+                    verdicts[i] = said
+
+            self._completions.settle(self._task, requests, settled)
         return verdicts
 
-    def _complete(self, requests: list[Request]) -> None:
-        if not requests:
-            return
-        if self._engine is None:
-            self._engine = self._start()
-        by_key = {request.key: request for request in requests}
-        with tqdm(total=len(by_key), desc="Judging", unit="verdict") as bar:
-            for completion in self._engine.generate(iter(by_key.values())):
-                self._journal.append(by_key[completion.key], completion)
-                bar.update()
 
-    def _start(self) -> Engine:
-        from syneg.llm.engines import make_engine
-        from syneg.llm.recordings import RecordedJournal
+class VerdictsTask:
+    """Asks whether a document satisfies a query; see `generation.Task`.
 
-        if self.generation.engine != "recorded":
-            return make_engine(self.generation)
-        if self._recordings is None or not self._recordings.exists():
-            raise InputError(
-                "the judge's engine 'recorded' needs --judge_recordings, a judge's journal folder or a JSONL "
-                f"of verdicts{'' if self._recordings is None else f'; {self._recordings} does not exist'}."
-            )
-        if self._by_file:
-            return make_engine(self.generation, RecordedVerdicts(self._recordings))
-        return make_engine(self.generation, RecordedJournal(self._recordings))
+    Args:
+        args: The LLM, its limits, and what queries and documents are.
+        seed: Seed of the sampling where an answer is asked for again.
+        evidence: Whether a yes or partly counts only with evidence.
+    """
 
-    def _request(self, row: Row, negative: Negative) -> Request:
-        args = self.generation
+    label = PROMPT
+    noun = "verdicts"
+    slots = 1
+    replays_failures = False
+
+    def __init__(self, args: GenerationArguments, seed: int, evidence: bool = True) -> None:
+        self.args, self.seed = args, seed
+        self.max_attempts = args.max_attempts
+        self._evidence = evidence
+
+    def requests(self, question: Question) -> Iterator[Request]:
+        """Yields the one request on a question."""
+        row, negative = question
+        args = self.args
         kinds = {"query_kind": args.query_kind, "document_kind": args.document_kind}
-        document, _ = cut(neutralise(negative["text"]), args.max_positive_tokens)
+        document, was_cut = cut(neutralise(negative["text"]), args.max_positive_tokens)
         user = _USER.format(query=neutralise(row["query"]), document=document, **kinds)
         request = Request(
             model=args.llm,
@@ -266,19 +251,33 @@ class Judge:
             query_id=row["query_id"],
             positive_id=document_key(negative),
             attributes=({},),
+            cut=was_cut,
+            context=negative["text"],
         )
-        return self._numbered(request, 0)
+        yield self.numbered(request, 0)
 
-    def _numbered(self, request: Request, attempt: int) -> Request:
+    def read(self, request: Request, completion: Completion) -> list[dict[str, str]]:
+        """Returns the verdict, as a mapping of `Verdict`."""
+        return [asdict(read_verdict(completion, request.context, self._evidence))]
+
+    def numbered(self, request: Request, attempt: int) -> Request:
         """Returns the request with this attempt's sampling: the likeliest answer first."""
         sampling = {
             "temperature": 0.0 if attempt == 0 else 0.7,
             "top_p": 1.0,
             "max_tokens": 512,
             "seed": digest(self.seed, request.query_id, request.positive_id, attempt) >> 33,
-            "chat_template_options": self.generation.chat_template_options,
+            "chat_template_options": self.args.chat_template_options,
         }
         return replace(request, sampling=sampling, attempt=attempt)
+
+    def expected_tokens(self, question: Question, request: Request) -> int:
+        """Returns what a quotation and a verdict take."""
+        return 60
+
+    def missing(self) -> int:
+        """Returns 0: verdicts may well cover more than is asked."""
+        return 0
 
 
 def document_key(negative: Negative) -> str:

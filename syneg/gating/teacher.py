@@ -11,10 +11,11 @@ import numpy as np
 from syneg.encoders import encoder_path, load_encoder
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
-from syneg.gating.gate import Gated, Tolls
+from syneg.gating.gate import Tolls
 from syneg.llm.requests import digest
 from syneg.mining.embeddings import choose_device, choose_dtype
-from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
+from syneg.rows import SYNTHETIC, Negative, make_dropped
+from syneg.stages import Draft
 
 SUSPECT = "suspect"
 """Verdict of a synthetic negative that the teacher would drop, until a judge has read it."""
@@ -52,29 +53,30 @@ class Teacher:
             score = make(args.teacher, args.teacher_batch_size, args.teacher_device, args.teacher_max_length)
         self._score = score
 
-    def apply(self, rows: list[Row], tolls: Tolls) -> list[Gated]:
+    def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
         """Scores the group's pairs in one go, each once, then applies the margin."""
         wanted: dict[QueryDocument, float] = {}
-        for row in rows:
+        for row in (draft.row for draft in drafts):
             if row["negatives"]:
                 wanted[row["query"], row["positive"]] = 0.0
                 wanted.update(((row["query"], negative["text"]), 0.0) for negative in row["negatives"])
         scores = dict(zip(wanted, map(float, self._score(list(wanted))), strict=True)) if wanted else {}
-        return [self._row(row, scores, tolls) for row in rows]
+        for draft in drafts:
+            self._apply(draft, scores, tolls)
 
     def close(self) -> None:
         """Frees the model."""
         self._score = None
 
-    def _row(self, row: Row, scores: dict[QueryDocument, float], tolls: Tolls) -> Gated:
-        gated = Gated(row)
+    def _apply(self, draft: Draft, scores: dict[QueryDocument, float], tolls: Tolls) -> None:
+        row = draft.row
         kept: list[Negative] = []
         for negative in row["negatives"]:
             score = scores[row["query"], negative["text"]]
             positive = scores[row["query"], row["positive"]]
             scored: Negative = {**negative, "teacher_score": score, "positive_teacher_score": positive}
             if self._easy(score, positive):
-                self._drop(gated, scored, "too far from the positive", tolls)
+                self._drop(draft, scored, "too far from the positive", tolls)
                 continue
             if score <= positive - abs(positive) * self.args.teacher_margin:
                 kept.append(scored)
@@ -88,18 +90,17 @@ class Teacher:
                     ] += 1
                 kept.append(scored)
                 continue
-            self._drop(gated, scored, "too near to the positive", tolls)
-        gated.row = {**row, "negatives": kept}
-        return gated
+            self._drop(draft, scored, "too near to the positive", tolls)
+        draft.row = {**row, "negatives": kept}
 
     def _easy(self, score: float, positive: float) -> bool:
         widest = self.args.teacher_max_margin
         return widest is not None and score < positive - abs(positive) * widest
 
-    def _drop(self, gated: Gated, scored: Negative, kind: str, tolls: Tolls) -> None:
+    def _drop(self, draft: Draft, scored: Negative, kind: str, tolls: Tolls) -> None:
         score, positive = scored["teacher_score"], scored["positive_teacher_score"]
         reason = f"The teacher scores it {score:.4f}, the positive {positive:.4f}."
-        gated.dropped.append(make_dropped(gated.row, scored, self.name, reason))
+        draft.dropped.append(make_dropped(draft.row, scored, self.name, reason))
         tolls.dropped[self.name, kind, scored["source"]] += 1
 
 

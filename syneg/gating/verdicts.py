@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 from syneg.errors import InputError
-from syneg.llm.recordings import PairLines
+from syneg.llm.recordings import PairLines, RecordedJournal, Recordings
 from syneg.llm.requests import Completion, Request
+from syneg.resources import resource_path
 
 VERDICTS = ("yes", "partly", "no")
 
@@ -69,6 +70,42 @@ class RecordedVerdicts:
     def close(self) -> None:
         """Closes the file."""
         self._lines.close()
+
+
+def open_verdicts(spec: str | None) -> Recordings:
+    """Opens a judge's recordings: the journal folder of a judge, or a JSONL of verdicts.
+
+    Args:
+        spec: The folder or the file. Where there is none, that is an error once something is asked.
+
+    Raises:
+        InputError: For a journal without completions, or a malformed line.
+    """
+    if spec is None:
+        return _NoVerdicts()
+    path = Path(resource_path(spec))
+    if path.is_file():
+        return RecordedVerdicts(path)
+    return RecordedJournal(path) if path.exists() else _NoVerdicts(path)
+
+
+class _NoVerdicts:
+    """Stands for recordings that are not there: whose journal has every answer needs none."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+
+    def find(self, request: Request) -> Completion | None:
+        raise InputError(
+            "the judge's engine 'recorded' needs --judge_recordings, a judge's journal folder or a JSONL "
+            f"of verdicts{'' if self.path is None else f'; {self.path} does not exist'}."
+        )
+
+    def explain(self, request: Request) -> str:
+        return "there are no recordings"
+
+    def close(self) -> None:
+        pass
 
 
 def recorded_name(path: Path) -> str:

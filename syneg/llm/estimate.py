@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from syneg.llm.arguments import LLMArguments
 from syneg.llm.engines.vllm_engine import chat_token_ids
-from syneg.llm.journal import Journal
+from syneg.llm.generation import SUMMARY, Generation
 from syneg.llm.requests import Request
-from syneg.sources import Pair, Pairs
-from syneg.text import estimate_tokens
-from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import SUMMARY, countable, shard_of
-from syneg.writing.planning import Mined, Planner
+from syneg.text import pieces
 
 _REASONING_TOKENS = 150
 """What is reckoned for reasoning and JSON where the journal has no completion to go by."""
 
 
 @dataclass
-class DryRun:
+class Estimate:
     """What a generation would cost.
 
     Attributes:
@@ -80,60 +76,51 @@ class DryRun:
         ]
 
 
-def estimate_generation(
-    pairs: Pairs | Iterable[Pair],
-    args: GenerationArguments,
-    journal: str | Path,
-    seed: int,
-    *,
-    mined: Mined | None = None,
-) -> DryRun:
+def estimate(generation: Generation[Any]) -> Estimate:
     """Renders prompts and estimates what the open requests cost, without asking for anything.
 
     Args:
-        pairs: The pairs.
-        args: What would be asked; `dry_run_prompts` prompts, evenly spread, are counted.
-        journal: The journal's folder; what it holds is not counted.
-        seed: Seed of the attributes and of the sampling.
-        mined: Mined negatives, for a strategy that wants them.
+        generation: What would be asked; of its prompts `dry_run_prompts`, evenly spread, are counted, and
+            what its journal holds is not.
 
     Raises:
-        InputError: For an unknown strategy, or recordings that cannot be read.
+        InputError: For recordings that cannot be read, or a tokenizer without a chat template.
     """
-    pairs = shard_of(countable(pairs), args.shard)
-    total = len(pairs) * len(range(0, args.slots, args.negatives_per_request))
+    args, task = generation.completions.args, generation.task
+    journal = generation.completions.folder
+    total = len(generation.items) * task.slots
     every = max(1, total // args.dry_run_prompts)
     count_tokens, tokens_from = _counter(args)
     open_requests = done = 0
     prompts: list[list[Any]] = []
-    positives = written = completions = 0
+    expected = written = completions = 0
+    most = args.max_tokens
     example: Request | None = None
-    with Journal(journal) as log, closing(Planner(args, seed, mined)) as planner:
-        for pair in pairs:
-            for outcome in planner.outcomes(pair, log):
-                for attempt in outcome.attempts:
-                    written += attempt.completion.completion_tokens
-                    completions += 1
-                request = outcome.next_request
-                if request is None:
-                    done += 1
-                    continue
-                if open_requests % every == 0:
-                    prompts.append(count_tokens(request))
-                    positives += estimate_tokens(pair.positive) * len(request.attributes)
-                    example = example or request
-                open_requests += 1
+    for item, outcome in generation.outcomes():
+        for attempt in outcome.attempts:
+            written += attempt.completion.completion_tokens
+            completions += 1
+        request = outcome.next_request
+        if request is None:
+            done += 1
+            continue
+        if open_requests % every == 0:
+            prompts.append(count_tokens(request))
+            expected += task.expected_tokens(item, request)
+            most = max(most, request.sampling["max_tokens"])
+            example = example or request
+        open_requests += 1
     rendered = max(1, len(prompts))
     if completions and written:
         length, completions_from = written / completions, f"the {completions} completions in the journal"
     else:
-        length = positives / rendered + _REASONING_TOKENS
+        length = expected / rendered + _REASONING_TOKENS
         completions_from = f"the positives' length and {_REASONING_TOKENS} tokens for the rest"
-    completion_tokens = round(open_requests * min(length, args.max_tokens * args.negatives_per_request))
-    rate, rate_from = _rate(args, Path(journal))
+    completion_tokens = round(open_requests * min(length, most))
+    rate, rate_from = _rate(args, journal)
     gpus = _gpus(args)
-    return DryRun(
-        pairs=len(pairs),
+    return Estimate(
+        pairs=len(generation.items),
         open_requests=open_requests,
         done_requests=done,
         rendered=len(prompts),
@@ -160,7 +147,7 @@ def _shared(prompts: list[list[Any]]) -> int:
     return next(differs, min(len(first), len(last)))
 
 
-def _counter(args: GenerationArguments) -> tuple[Callable[[Request], list[Any]], str]:
+def _counter(args: LLMArguments) -> tuple[Callable[[Request], list[Any]], str]:
     """Returns a function from a request to its tokens, and what to call it."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
@@ -182,12 +169,10 @@ def _counter(args: GenerationArguments) -> tuple[Callable[[Request], list[Any]],
 
 def _estimated_tokens(request: Request) -> list[Any]:
     """Returns one item for each estimated token; equal beginnings have equal items."""
-    from syneg.text import pieces
-
     return [piece for message in request.messages for piece in pieces(message["content"])]
 
 
-def _rate(args: GenerationArguments, journal: Path) -> tuple[float | None, str]:
+def _rate(args: LLMArguments, journal: Path) -> tuple[float | None, str]:
     if args.tokens_per_second is not None:
         return args.tokens_per_second, "as stated"
     path = journal / SUMMARY
@@ -198,7 +183,7 @@ def _rate(args: GenerationArguments, journal: Path) -> tuple[float | None, str]:
     return None, ""
 
 
-def _gpus(args: GenerationArguments) -> int:
+def _gpus(args: LLMArguments) -> int:
     assert isinstance(args.engine_options, dict)
     options = {**args.engine_options, **args.engine_options.get("engine_kwargs", {})}
     gpus = 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 TRUNCATED = "truncated"
@@ -32,21 +31,6 @@ class ParseFailure(Exception):
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
-
-
-@dataclass(frozen=True)
-class Written:
-    """A negative as the LLM wrote it.
-
-    Attributes:
-        text: The document.
-        reasoning: What the LLM wrote before it; None where the strategy asks for none.
-        mirror_query: The query that the document satisfies, where it was asked for.
-    """
-
-    text: str
-    reasoning: str | None = None
-    mirror_query: str | None = None
 
 
 def strip_thinking(text: str) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from syneg.llm.parsing import TRUNCATED, strip_thinking
-from syneg.writing.planning import Outcome
+from syneg.llm.requests import Completion, Outcome
 
 
 @dataclass
@@ -30,6 +30,13 @@ class RunFigures:
     completion_tokens: int = 0
     cached_tokens: int = 0
 
+    def count(self, completion: Completion) -> None:
+        """Counts a completion that was asked for and came."""
+        self.asked += 1
+        self.prompt_tokens += completion.prompt_tokens
+        self.completion_tokens += completion.completion_tokens
+        self.cached_tokens += completion.cached_tokens
+
 
 @dataclass
 class GenerationReport:
@@ -37,11 +44,11 @@ class GenerationReport:
 
     Attributes:
         prompt: Strategy and version, as in "syneg/1".
-        generators: Negatives kept by who wrote them.
-        pairs: Pairs.
+        generators: Results kept by who wrote them, by name.
+        pairs: Pairs (or documents, questions).
         requests: Completions that were to be had: one a slot.
         completions: Completions, failed attempts included.
-        kept: Negatives.
+        kept: Results.
         failed: Slots whose last attempt failed too.
         unanswered: Slots without any completion.
         failures: Failed attempts by kind.
@@ -55,6 +62,7 @@ class GenerationReport:
         missing: Recordings of pairs that the source does not have.
         torn: Lines of the journal that were passed over since they are incomplete.
         run: What this run did.
+        noun: What is written, for people.
     """
 
     prompt: str = ""
@@ -76,11 +84,12 @@ class GenerationReport:
     missing: int = 0
     torn: int = 0
     run: RunFigures = field(default_factory=RunFigures)
+    noun: str = "synthetic negatives"
 
     def add(self, outcome: Outcome) -> None:
         """Counts what a slot came to."""
         self.requests += 1
-        self.positives_cut += outcome.positive_cut
+        self.positives_cut += outcome.cut
         self.changed += outcome.changed
         self.skipped += outcome.not_recorded
         failures = Counter(self.failures)
@@ -97,9 +106,12 @@ class GenerationReport:
             self.unanswered += not (outcome.changed or outcome.not_recorded)
         elif outcome.attempts[-1].failure is None:
             last = outcome.attempts[-1]
-            self.kept += len(last.written)
+            self.kept += len(last.results)
             name = last.completion.generator
-            self.generators[name] = self.generators.get(name, 0) + len(last.written)
+            kept = Counter(self.generators)
+            kept[name] += len(last.results)
+            # Slots are settled in no order, so the names have one of their own.
+            self.generators = dict(sorted(kept.items()))
         else:
             self.failed += 1
 
@@ -111,6 +123,7 @@ class GenerationReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures for JSON."""
         figures = asdict(self)
+        del figures["noun"]
         figures["tokens_per_kept"] = self.tokens_per_kept
         return figures
 
@@ -118,7 +131,7 @@ class GenerationReport:
         """Returns the figures for people, without those that are zero."""
         run = self.run
         lines = [
-            f"{self.kept} synthetic negatives from {self.requests} requests for {self.pairs} pairs",
+            f"{self.kept} {self.noun} from {self.requests} requests for {self.pairs} pairs",
             f"completions: {self.completions} ({run.from_journal} from the journal, {run.asked} new)",
         ]
         if self.failures:

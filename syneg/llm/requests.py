@@ -1,4 +1,4 @@
-"""Requests, completions, and the protocol of what turns one into the other."""
+"""Requests, completions, what came of them, and the protocol of what turns one into the other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
+
+from syneg.llm.parsing import ParseFailure
 
 Message = Mapping[str, str]
 """A chat message: role and content."""
@@ -31,9 +33,11 @@ class Request:
         prompt: Strategy and version, as in "syneg/1".
         query_id: The pair's query.
         positive_id: The pair's positive.
-        slot: Which of the pair's negatives this asks for: the first one, where it asks for several.
+        slot: Which of the pair's results this asks for: the first one, where it asks for several.
         attempt: 0 for the first time that this slot is asked for.
-        attributes: One mapping for each negative asked for.
+        attributes: One mapping for each result asked for.
+        cut: Whether a passage in it was cut to its budget.
+        context: What the completion is read against, as the judged document; no part of what is asked.
     """
 
     model: str
@@ -46,6 +50,8 @@ class Request:
     slot: int = 0
     attempt: int = 0
     attributes: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+    cut: bool = False
+    context: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -85,6 +91,42 @@ class Completion:
     completion_tokens: int = 0
     cached_tokens: int = 0
     generator: str = ""
+
+
+@dataclass
+class Attempt:
+    """One completion of a request, read.
+
+    Attributes:
+        request: What was asked.
+        completion: What came.
+        results: What the task read in it.
+        failure: Why it could not be read, otherwise.
+    """
+
+    request: Request
+    completion: Completion
+    results: list[Any] = field(default_factory=list)
+    failure: ParseFailure | None = None
+
+
+@dataclass
+class Outcome:
+    """What a slot came to so far.
+
+    Attributes:
+        attempts: Its completions, first to last. All but the last failed.
+        next_request: What to ask next; None where the slot is settled, for good or ill.
+        cut: Whether a passage of the prompt was cut to its budget.
+        changed: Whether the recording was made for another text, so that nothing is asked.
+        not_recorded: Whether the engine is `recorded` and has no completion of this slot.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    next_request: Request | None = None
+    cut: bool = False
+    changed: bool = False
+    not_recorded: bool = False
 
 
 class Engine(Protocol):

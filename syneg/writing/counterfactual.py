@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, Written, text_field
+from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, text_field
 from syneg.llm.requests import Message
 from syneg.writing.self_reflection import (
     ATTRIBUTES,
@@ -14,7 +14,7 @@ from syneg.writing.self_reflection import (
     attribute_lines,
     persona_of,
 )
-from syneg.writing.strategy import DOCUMENT, MIRROR, Example, Strategy, fill, register
+from syneg.writing.strategy import DOCUMENT, MIRROR_FIELD, Example, Strategy, Written, fill, register
 
 _TASK = """\
 You write counterfactual hard negatives, which train a dense retriever.
@@ -125,5 +125,5 @@ class CounterfactualStrategy(Strategy):
             "violated_requirement": written.reasoning or "not recorded",
             "reasoning": "",
         }
-        mirror = {} if written.mirror_query is None else {MIRROR: written.mirror_query}
+        mirror = {} if written.mirror_query is None else {MIRROR_FIELD: written.mirror_query}
         return {**fields, **mirror, DOCUMENT: written.text}

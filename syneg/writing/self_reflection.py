@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from syneg.llm.requests import Message
-from syneg.writing.strategy import DOCUMENT, MIRROR, Example, Strategy, fill, register
+from syneg.writing.strategy import Example, PromptOptions, Strategy, fill, register
 
 TASK = """\
 You write hard negatives, which train a dense retriever.
@@ -124,4 +125,15 @@ class SynegStrategy(Strategy):
         return fill("\n\n".join(parts), values)
 
 
-__all__ = ["DOCUMENT", "MIRROR", "SynegStrategy", "attribute_lines", "persona_of"]
+@register
+class PlainStrategy(SynegStrategy):
+    """The paper's ablation: its prompt without attributes and without reflection.
+
+    Task, hard-negative and format definitions only; the document is written straight away.
+    """
+
+    name = "plain"
+    version = "1"
+
+    def __init__(self, options: PromptOptions) -> None:
+        super().__init__(replace(options, attributes=False, reflection=False))

@@ -1,14 +1,14 @@
-"""Prompting strategies, one file each, chosen by name."""
+"""Prompting strategies, chosen by name."""
 
 from __future__ import annotations
 
 from syneg.writing.counterfactual import CounterfactualStrategy
-from syneg.writing.plain import PlainStrategy
-from syneg.writing.self_reflection import SynegStrategy
+from syneg.writing.self_reflection import PlainStrategy, SynegStrategy
 from syneg.writing.strategy import (
     Example,
     PromptOptions,
     Strategy,
+    Written,
     find_strategy,
     make_strategy,
     register,
@@ -21,6 +21,7 @@ __all__ = [
     "PromptOptions",
     "Strategy",
     "SynegStrategy",
+    "Written",
     "find_strategy",
     "make_strategy",
     "register",

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from syneg.errors import InputError, unknown
-from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, Written, parse_object, text_field
+from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
 from syneg.llm.requests import Message, digest
 
 DOCUMENT = "hard_negative_document"
 """The field of the document, in the completion of every strategy that is ours."""
 
-MIRROR = "mirror_query"
+MIRROR_FIELD = "mirror_query"
 _NEGATIVES = "negatives"
 
 
@@ -42,6 +42,21 @@ class PromptOptions:
     attributes: bool = True
     reflection: bool = True
     mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """A negative as the LLM wrote it.
+
+    Attributes:
+        text: The document.
+        reasoning: What the LLM wrote before it; None where the strategy asks for none.
+        mirror_query: The query that the document satisfies, where it was asked for.
+    """
+
+    text: str
+    reasoning: str | None = None
+    mirror_query: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ class Strategy(ABC):
         text = {"type": "string"}
         properties = {"reasoning": text} if self.options.reflection else {}
         if self.options.mirror:
-            properties[MIRROR] = text
+            properties[MIRROR_FIELD] = text
         return {**properties, DOCUMENT: text}
 
     def schema(self, count: int) -> dict[str, Any]:
@@ -130,11 +145,11 @@ class Strategy(ABC):
         text = text_field(fields, DOCUMENT)
         assert text is not None
         reasoning = text_field(fields, "reasoning", required=self.options.reflection, blank=True)
-        return Written(text, reasoning, text_field(fields, MIRROR, required=self.options.mirror))
+        return Written(text, reasoning, text_field(fields, MIRROR_FIELD, required=self.options.mirror))
 
     def write_one(self, written: Written) -> dict[str, Any]:
         """Returns the object that `read_one` would turn into this: a recorded completion's shape."""
-        fields = {"reasoning": written.reasoning, MIRROR: written.mirror_query}
+        fields = {"reasoning": written.reasoning, MIRROR_FIELD: written.mirror_query}
         return {name: text for name, text in fields.items() if text is not None} | {DOCUMENT: written.text}
 
     def parse(self, text: str, finish_reason: str, count: int) -> list[Written]:

@@ -27,7 +27,7 @@ def test_the_judge_relabels_on_a_finished_data_set(
         return answer("yes", "item30") if "item30" in document else answer("no")
 
     engine = Answers(say)
-    monkeypatch.setattr("syneg.llm.engines.make_engine", lambda *_: engine)
+    monkeypatch.setattr("syneg.llm.generation.make_engine", lambda *_: engine)
     output = tmp_path / "judged"
     gate(["--dataset", str(mined), "--output", str(output), "--gates", "judge"])
     rows = load_dataset(str(output), split="train")

@@ -10,7 +10,6 @@ import yaml
 from datasets import Dataset
 from filelock import FileLock
 
-from syneg.build import mirror_rows
 from syneg.commands.compare import main
 from syneg.commands.report import main as report
 from syneg.errors import InputError
@@ -19,6 +18,8 @@ from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
+from syneg.stages import Draft
+from syneg.writing.stage import Mirroring
 
 from .conftest import WORDS, make_source
 
@@ -214,8 +215,8 @@ def test_a_held_back_query_whose_id_holds_the_separator_is_not_trained_on(tmp_pa
     rows = []
     for name, query in texts.items():
         row = make_row(name, query, f"d~{name}", name, [make_negative("x", "synthetic")])
-        turned = mirror_rows(row, {"x": f"{name} asked again"})
-        rows += [row, *turned]
+        (draft,) = Mirroring().apply([Draft(row, mirror_queries={"x": f"{name} asked again"})])
+        rows += [row, *draft.made]
     path = tmp_path / "rows"
     path.mkdir()
     Dataset.from_list(rows, features=FEATURES).to_parquet(path / "train-00000-of-00001.parquet")

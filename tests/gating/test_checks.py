@@ -4,10 +4,10 @@ import pytest
 
 from syneg.errors import InputError
 from syneg.gating import patterns
-from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import copied_share
 from syneg.rows import SYNTHETIC, make_negative, make_row
+from tests.gating.gates import apply_gates
 
 POSITIVE = (
     "Copper wires carry current with little loss because their electrons move freely through the lattice, "

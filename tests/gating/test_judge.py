@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from syneg.errors import InputError
-from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.judge import SCHEMA, read_verdict
+from syneg.gating.stage import Gating
 from syneg.gating.teacher import SUSPECT
 from syneg.llm.parsing import ParseFailure
 from syneg.llm.requests import Completion, Request
-from syneg.rows import SYNTHETIC, Negative, make_negative, make_row
+from syneg.rows import SYNTHETIC, Dropped, Negative, Row, make_negative, make_row
+from syneg.stages import Draft, finished_rows
 from syneg.writing.arguments import GenerationArguments
 
 DOCUMENT = "Copper melts at 1085 degrees. It was known in antiquity."
@@ -48,10 +49,12 @@ def row(*negatives: Negative, query: str = "when does copper melt", identity: st
 
 def judge(rows, engine: Answers, journal: Path, **options):
     args = GatingArguments(gates="judge", **options)
-    gating = apply_gates(
-        rows, args, 1, generation=GenerationArguments(max_attempts=2), journal=journal, engine=engine
-    )
-    return list(gating), gating.tolls
+    gating = Gating(args, 1, generation=GenerationArguments(max_attempts=2), journal=journal, engine=engine)
+    return gated(gating, rows), gating.tolls
+
+
+def gated(gating: Gating, rows: Iterable[Row]) -> list[tuple[Row, list[Dropped]]]:
+    return list(finished_rows([gating], map(Draft, rows)))
 
 
 def by_text(document: str, attempt: int) -> str:
@@ -175,24 +178,23 @@ def test_an_engine_that_stops_midway_loses_nothing(tmp_path: Path) -> None:
 
 def test_bad_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="needs an engine"):
-        apply_gates([], GatingArguments(gates="judge"))
+        Gating(GatingArguments(gates="judge"))
     args = GatingArguments(gates="judge", judge_engine="recorded")
-    gating = apply_gates([row(FAR)], args, generation=GenerationArguments(), journal=tmp_path)
+    gating = Gating(args, generation=GenerationArguments(), journal=tmp_path)
     with pytest.raises(InputError, match="judge_recordings"):
-        list(gating)
+        gated(gating, [row(FAR)])
 
 
 def test_a_recorded_judge_replays(tmp_path: Path) -> None:
     first, _ = judge([row(MINED, FAR)], Answers(by_text), tmp_path / "one")
     args = GatingArguments(gates="judge", judge_engine="recorded", judge_recordings=str(tmp_path / "one"))
-    gating = apply_gates(
-        [row(MINED, FAR)],
+    gating = Gating(
         args,
         1,
         generation=GenerationArguments(max_attempts=2),
         journal=tmp_path / "two",
     )
-    assert list(gating) == first
+    assert gated(gating, [row(MINED, FAR)]) == first
 
 
 def verdict_line(doc_id: str, verdict: str, **more: str) -> str:
@@ -204,8 +206,8 @@ def replay(path: Path, journal: Path, on_miss: str = "error", **options):
         gates="judge", judge_engine="recorded", judge_recordings=str(path), judge_relabel=False, **options
     )
     generation = GenerationArguments(max_attempts=2, on_miss=on_miss)
-    gating = apply_gates([row(MINED, OLD, FAR)], args, 1, generation=generation, journal=journal)
-    ((kept, dropped),) = list(gating)
+    gating = Gating(args, 1, generation=generation, journal=journal)
+    ((kept, dropped),) = gated(gating, [row(MINED, OLD, FAR)])
     return [negative["doc_id"] for negative in kept["negatives"]], {
         one["negative"]["doc_id"]: one["reason"] for one in dropped
     }
@@ -252,14 +254,9 @@ def test_a_bad_file_of_verdicts_is_named(tmp_path: Path, lines: list[str], messa
     path = tmp_path / "people.jsonl"
     path.write_text("".join(lines))
     args = GatingArguments(gates="judge", judge_engine="recorded", judge_recordings=str(path))
-    gating = apply_gates(
-        [row(make_negative("Far from it.", "bm25", doc_id="a"))],
-        args,
-        generation=GenerationArguments(),
-        journal=tmp_path / "journal",
-    )
+    gating = Gating(args, generation=GenerationArguments(), journal=tmp_path / "journal")
     with pytest.raises(InputError, match=message):
-        list(gating)
+        gated(gating, [row(make_negative("Far from it.", "bm25", doc_id="a"))])
 
 
 # Slow since it starts an engine of its own; tests/generation holds the engine to its part every time.
@@ -268,9 +265,7 @@ def test_a_bad_file_of_verdicts_is_named(tmp_path: Path, lines: list[str], messa
 def test_a_real_engine_keeps_to_the_schema(tmp_path: Path, vllm_engine, tiny_llama: Path) -> None:
     generation = GenerationArguments(llm=str(tiny_llama), max_attempts=1)
     args = GatingArguments(gates="judge", judge_unclear="keep")
-    gating = apply_gates(
-        [row(MINED, OLD, FAR)], args, 1, generation=generation, journal=tmp_path / "j", engine=vllm_engine
-    )
-    rows = [r for r, _ in gating]
+    gating = Gating(args, 1, generation=generation, journal=tmp_path / "j", engine=vllm_engine)
+    rows = [r for r, _ in gated(gating, [row(MINED, OLD, FAR)])]
     counted = sum(count for (_, what), count in gating.tolls.notes.items() if what.startswith("verdicts"))
     assert counted == 3 and rows

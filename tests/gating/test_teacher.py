@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from syneg.errors import InputError
-from syneg.gating.apply import apply_gates
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Tolls
+from syneg.gating.stage import Gating
 from syneg.gating.teacher import SUSPECT, Teacher, bi_encoder_scorer
 from syneg.rows import SYNTHETIC, make_negative, make_row
+from syneg.stages import Draft, finished_rows
 from tests.stand_in import tiny_encoder, tiny_source
 
 SCORES = {"positive": 2.0, "near": 1.95, "far": 0.5, "worse": -3.0}
@@ -35,7 +36,9 @@ def teach(source: str = "bm25", scores: dict[str, float] = SCORES, **options):
     scorer = Scorer(scores)
     tolls = Tolls()
     args = GatingArguments(gates="teacher", teacher="some", **options)
-    return Teacher(args, scorer).apply(rows(source), tolls), tolls, scorer
+    drafts = [Draft(row) for row in rows(source)]
+    Teacher(args, scorer).apply(drafts, tolls)
+    return drafts, tolls, scorer
 
 
 def test_mined_ones_too_near_are_dropped_and_scores_kept() -> None:
@@ -154,7 +157,8 @@ def test_the_teacher_reads_no_more_than_it_is_told(
             teacher_max_length=length,
         )
         read.clear()
-        Teacher(args).apply([make_row("q", "a b", "d", "c " * 9, [make_negative("d " * 8, "bm25")])], Tolls())
+        row = make_row("q", "a b", "d", "c " * 9, [make_negative("d " * 8, "bm25")])
+        Teacher(args).apply([Draft(row)], Tolls())
         longest.append(max(read))
     assert longest[0] > 9 and longest[1] == 7
 
@@ -170,7 +174,7 @@ def test_a_cross_encoder_end_to_end(tmp_path: Path) -> None:
     bert = Path(tiny_encoder(tmp_path)).parent / "bert"
     CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
     args = GatingArguments(gates="teacher", teacher=str(tmp_path / "cross"), teacher_device="cpu")
-    out = list(apply_gates(rows(SYNTHETIC), args))
+    out = list(finished_rows([Gating(args)], map(Draft, rows(SYNTHETIC))))
     negatives = out[0][0]["negatives"]
     assert len(negatives) == 3 and all(0 < n["teacher_score"] < 1 for n in negatives)
     CrossEncoder(str(bert), num_labels=3, device="cpu").save_pretrained(str(tmp_path / "three"))

@@ -6,8 +6,13 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from syneg.llm.requests import Completion, Request
+from syneg.llm.requests import Completion, Outcome, Request
+from syneg.rows import Negative
+from syneg.sources import Pair
+from syneg.writing.negatives import negatives_of, read_negatives
 from syneg.writing.strategies import SynegStrategy, register
 
 
@@ -58,3 +63,30 @@ class BoundedStrategy(SynegStrategy):
         schema["properties"]["reasoning"] = {"type": "string", "maxLength": 20}
         schema["properties"]["hard_negative_document"] = {"type": "string", "minLength": 3, "maxLength": 40}
         return schema
+
+
+@dataclass
+class WrittenForPair:
+    """What was written for a pair, slot by slot, by the journal alone."""
+
+    pair: Pair
+    negatives: list[Negative] = field(default_factory=list)
+    mirrors: list[str | None] = field(default_factory=list)
+    failures: list[tuple[Negative, str]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def written_by(pairs: Iterable[Pair], *arguments: Any, **options: Any) -> Iterator[WrittenForPair]:
+    """Yields what each pair came to; arguments are those of `negatives_of`."""
+    pairs = list(pairs)
+    generation = negatives_of(pairs, *arguments, **options)
+    outcomes = generation.outcomes()
+    for pair, answers in zip(pairs, generation.results(), strict=True):
+        result = WrittenForPair(pair, outcomes=[next(outcomes)[1] for _ in answers])
+        for answer in answers:
+            negatives, mirrors, raw = read_negatives(answer)
+            result.negatives += negatives
+            result.mirrors += mirrors
+            if raw is not None:
+                result.failures.append((raw, str(answer.failure)))
+        yield result

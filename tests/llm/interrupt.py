@@ -5,7 +5,7 @@ from pathlib import Path
 
 from syneg.sources import Pair
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import run_generation
+from syneg.writing.negatives import negatives_of
 from tests.llm.conftest import VLLM_OPTIONS
 
 
@@ -15,7 +15,7 @@ def main(llm: str, journal: str) -> None:
     pairs = [Pair(f"q{i}", f"query {i}", f"d{i}", "positive " * 20) for i in range(100_000)]
     args = GenerationArguments(llm=llm, strategy="bounded", max_tokens=200, engine_options=VLLM_OPTIONS)
     try:
-        run_generation(pairs, args, Path(journal), 0, progress=False)
+        negatives_of(pairs, args, Path(journal), 0, progress=False).run()
     except KeyboardInterrupt:
         print("interrupted")
         sys.exit(130)

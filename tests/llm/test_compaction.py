@@ -10,8 +10,8 @@ from syneg.llm.compaction import compact_journal
 from syneg.llm.journal import Journal
 from syneg.sources import Pair
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
-from tests.llm.engines import ScriptedEngine
+from syneg.writing.negatives import negatives_of
+from tests.llm.engines import ScriptedEngine, written_by
 from tests.llm.test_journal import fill, make
 
 
@@ -26,8 +26,8 @@ def test_reading_gives_the_same_before_and_after(tmp_path):
         return "no" if shuffler.random() < 0.1 else good_text(request)
 
     for part in (pairs[:300], pairs[300:], pairs):
-        run_generation(part, args, tmp_path, 0, engine=ScriptedEngine(answer, window=50), progress=False)
-    before = [(r.negatives, r.failures) for r in iter_synthetic(pairs, args, tmp_path, 0)]
+        negatives_of(part, args, tmp_path, 0, engine=ScriptedEngine(answer, window=50), progress=False).run()
+    before = [(r.negatives, r.failures) for r in written_by(pairs, args, tmp_path, 0)]
     with Journal(tmp_path) as journal:
         at = journal.at("q7", "d7", 1)
         entries = len(journal)
@@ -35,15 +35,15 @@ def test_reading_gives_the_same_before_and_after(tmp_path):
     assert (report.files, report.busy, report.entries, report.duplicates) == (2, 0, entries, 0)
     assert report.bytes_after < report.bytes_before / 3
     assert [path.suffix for path in Journal.files(tmp_path)] == [".parquet"]
-    assert before == [(r.negatives, r.failures) for r in iter_synthetic(pairs, args, tmp_path, 0)]
+    assert before == [(r.negatives, r.failures) for r in written_by(pairs, args, tmp_path, 0)]
     with Journal(tmp_path) as journal:
         assert journal.at("q7", "d7", 1) == at
-    again = run_generation(pairs, args, tmp_path, 0, progress=False)
+    again = negatives_of(pairs, args, tmp_path, 0, progress=False).run()
     assert again.run.asked == 0
     more = [*pairs, Pair("new", "q", "d", "p")]
-    run_generation(more, args, tmp_path, 0, engine=ScriptedEngine(), progress=False)
+    negatives_of(more, args, tmp_path, 0, engine=ScriptedEngine(), progress=False).run()
     assert compact_journal(tmp_path).entries == entries + 2
-    assert len(list(iter_synthetic(more, args, tmp_path, 0))[-1].negatives) == 2
+    assert len(list(written_by(more, args, tmp_path, 0))[-1].negatives) == 2
 
 
 def test_duplicates_and_torn_lines_go(tmp_path):

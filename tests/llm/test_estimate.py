@@ -5,10 +5,10 @@ import json
 import pytest
 
 from syneg.errors import InputError
+from syneg.llm import estimate as estimates
 from syneg.llm.engines.vllm_engine import chat_token_ids
-from syneg.llm.estimate import estimate_generation
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import run_generation
+from syneg.writing.negatives import negatives_of
 from tests.llm.engines import ScriptedEngine
 
 
@@ -17,9 +17,9 @@ def test_tokens_are_counted_with_the_models_own_tokenizer(pairs, tiny_llama, tmp
 
     args = GenerationArguments(llm=str(tiny_llama), slots=2, tokens_per_second=100.0)
     engine = ScriptedEngine()
-    estimate = estimate_generation(pairs, args, tmp_path / "none", 0)
+    estimate = estimates.estimate(negatives_of(pairs, args, tmp_path / "none", 0))
     assert not (tmp_path / "none").exists()
-    run_generation(pairs, args, tmp_path / "j", 0, engine=engine, progress=False)
+    negatives_of(pairs, args, tmp_path / "j", 0, engine=engine, progress=False).run()
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     counted = [
         chat_token_ids(tokenizer, r.messages, r.sampling["chat_template_options"]) for r in engine.asked
@@ -35,8 +35,8 @@ def test_tokens_are_counted_with_the_models_own_tokenizer(pairs, tiny_llama, tmp
 
 def test_what_is_in_the_journal_is_not_counted_and_is_gone_by(pairs, tiny_llama, tmp_path):
     args = GenerationArguments(llm=str(tiny_llama))
-    run_generation(pairs[:4], args, tmp_path, 0, engine=ScriptedEngine(), progress=False)
-    estimate = estimate_generation(pairs, args, tmp_path, 0)
+    negatives_of(pairs[:4], args, tmp_path, 0, engine=ScriptedEngine(), progress=False).run()
+    estimate = estimates.estimate(negatives_of(pairs, args, tmp_path, 0))
     assert (estimate.open_requests, estimate.done_requests) == (2, 4)
     assert estimate.completion_tokens == 2 * 20 and "4 completions" in estimate.completions_from
     assert estimate.gpu_hours is not None and "summary.json" in estimate.rate_from
@@ -46,7 +46,7 @@ def test_what_is_in_the_journal_is_not_counted_and_is_gone_by(pairs, tiny_llama,
 
 def test_without_a_tokenizer_tokens_are_estimated(pairs, tmp_path):
     args = GenerationArguments(llm=str(tmp_path / "nowhere"), engine_options={"tensor_parallel_size": 2})
-    estimate = estimate_generation(pairs, args, tmp_path / "j", 0)
+    estimate = estimates.estimate(negatives_of(pairs, args, tmp_path / "j", 0))
     assert "built-in estimate" in estimate.tokens_from and estimate.prompt_tokens > 6 * 300
     assert estimate.gpu_hours is None and "--tokens_per_second" in estimate.lines()[-1]
     assert estimate.gpus == 2 and estimate.shared_tokens > 300
@@ -55,9 +55,9 @@ def test_without_a_tokenizer_tokens_are_estimated(pairs, tmp_path):
 def test_shards_are_disjoint_and_complete(pairs, tmp_path):
     args = [GenerationArguments(shard=f"{i}/3") for i in range(3)]
     for one in args:
-        report = run_generation(pairs, one, tmp_path, 0, engine=ScriptedEngine(), progress=False)
+        report = negatives_of(pairs, one, tmp_path, 0, engine=ScriptedEngine(), progress=False).run()
         assert (report.pairs, report.run.asked) == (2, 2)
-    report = run_generation(pairs, GenerationArguments(), tmp_path, 0, progress=False)
+    report = negatives_of(pairs, GenerationArguments(), tmp_path, 0, progress=False).run()
     assert (report.run.from_journal, report.run.asked) == (6, 0)
     for shard in ("3/3", "1", "-1/2", "a/b"):
         with pytest.raises(InputError, match="as in 0/4"):

@@ -17,8 +17,8 @@ from syneg.llm.requests import Request
 from syneg.rows import FEATURES, make_row
 from syneg.sources import Pair
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
-from tests.llm.engines import ScriptedEngine, good_text
+from syneg.writing.negatives import negatives_of
+from tests.llm.engines import ScriptedEngine, good_text, written_by
 
 ARGS = GenerationArguments(slots=2, max_attempts=3)
 
@@ -39,13 +39,13 @@ def work(folder: Path, count: int, compact: bool, started: Event | None = None) 
     if compact:
         compact_journal(folder)
     engine = ScriptedEngine(slow_answer, window=16)
-    run_generation(make_pairs(count), ARGS, folder, 0, engine=engine, progress=False)
+    negatives_of(make_pairs(count), ARGS, folder, 0, engine=engine, progress=False).run()
 
 
 def data_set(folder: Path, count: int, target: Path) -> bytes:
     rows = [
         make_row(r.pair.query_id, r.pair.query, r.pair.positive_id, r.pair.positive, r.negatives)
-        for r in iter_synthetic(make_pairs(count), ARGS, folder, 0)
+        for r in written_by(make_pairs(count), ARGS, folder, 0)
     ]
     Dataset.from_list(rows, features=FEATURES).to_parquet(target)
     return target.read_bytes()
@@ -53,7 +53,7 @@ def data_set(folder: Path, count: int, target: Path) -> bytes:
 
 def kill_and_compare(tmp_path: Path, count: int, kills: int) -> None:
     whole = ScriptedEngine(slow_answer, window=3)
-    report = run_generation(make_pairs(count), ARGS, tmp_path / "whole", 0, engine=whole, progress=False)
+    report = negatives_of(make_pairs(count), ARGS, tmp_path / "whole", 0, engine=whole, progress=False).run()
     chance = random.Random(0)
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -85,7 +85,7 @@ def kill_and_compare(tmp_path: Path, count: int, kills: int) -> None:
     work(folder, count, compact=False)
     assert torn, "some file must have been torn"
     assert data_set(folder, count, tmp_path / "a") == data_set(tmp_path / "whole", count, tmp_path / "b")
-    again = run_generation(make_pairs(count), ARGS, folder, 0, progress=False)
+    again = negatives_of(make_pairs(count), ARGS, folder, 0, progress=False).run()
     assert again.run.asked == 0
     assert (again.kept, again.failed, again.failures) == (report.kept, report.failed, report.failures)
     compact_journal(folder)

@@ -19,7 +19,8 @@ import pytest
 from syneg.errors import InputError
 from syneg.llm.engines import make_engine
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
+from syneg.writing.negatives import negatives_of
+from tests.llm.engines import written_by
 
 pytest.importorskip("openai", reason="the openai client is not installed: pip install 'syneg[openai]'")
 
@@ -130,10 +131,10 @@ def arguments(*servers: FailingServer, **more) -> GenerationArguments:
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_may_pass_is_tried_again(pairs, tmp_path, status):
     with FailingServer(lambda body, count: status if count < 3 else body["query"]).running() as server:
-        report = run_generation(pairs, arguments(server), tmp_path, 0, progress=False)
+        report = negatives_of(pairs, arguments(server), tmp_path, 0, progress=False).run()
         assert report.kept == 6 and set(server.seen.values()) == {3}
         assert (report.prompt_tokens, report.completion_tokens, report.run.cached_tokens) == (60, 30, 48)
-        found = list(iter_synthetic(pairs, arguments(server), tmp_path, 0))
+        found = list(written_by(pairs, arguments(server), tmp_path, 0))
     assert [r.negatives[0]["text"] for r in found] == [p.query for p in pairs]
     body = server.bodies[0]
     assert body["response_format"]["json_schema"]["schema"]["required"][-1] == "hard_negative_document"
@@ -144,7 +145,7 @@ def test_what_may_pass_is_tried_again(pairs, tmp_path, status):
 def test_a_time_out_is_tried_again(pairs, tmp_path):
     with FailingServer(lambda body, count: 3.0 if count == 1 else "d").running() as server:
         args = arguments(server, engine_options={"timeout": 0.3})
-        assert run_generation(pairs[:2], args, tmp_path, 0, progress=False).kept == 2
+        assert negatives_of(pairs[:2], args, tmp_path, 0, progress=False).run().kept == 2
         assert set(server.seen.values()) == {2}
 
 
@@ -158,9 +159,9 @@ def test_a_refusal_is_never_tried_again_and_loses_nothing(pairs, tmp_path, statu
     with FailingServer(behave).running() as server:
         args = arguments(server, concurrency=1)
         with pytest.raises(InputError, match=rf"refuses query 'q5'.* with {status}: .*{remedy}"):
-            run_generation(pairs, args, tmp_path, 0, progress=False)
+            negatives_of(pairs, args, tmp_path, 0, progress=False).run()
         assert server.seen[pairs[-1].query] == 1
-    assert sum(len(r.negatives) for r in iter_synthetic(pairs, args, tmp_path, 0)) == 5
+    assert sum(len(r.negatives) for r in written_by(pairs, args, tmp_path, 0)) == 5
 
 
 def test_what_is_in_flight_at_a_failure_is_waited_for(pairs, tmp_path):
@@ -168,33 +169,33 @@ def test_what_is_in_flight_at_a_failure_is_waited_for(pairs, tmp_path):
         return 400 if body["query"] == pairs[0].query else 0.3
 
     with FailingServer(behave).running() as server, pytest.raises(InputError, match="refuses query 'q0'"):
-        run_generation(pairs, arguments(server), tmp_path, 0, progress=False)
+        negatives_of(pairs, arguments(server), tmp_path, 0, progress=False).run()
     args = arguments(server)
-    assert sum(len(r.negatives) for r in iter_synthetic(pairs, args, tmp_path, 0)) == 5
+    assert sum(len(r.negatives) for r in written_by(pairs, args, tmp_path, 0)) == 5
 
 
 def test_a_server_that_stays_down_is_reported(pairs, tmp_path):
     with FailingServer(lambda body, count: 500).running() as server:
         args = arguments(server, concurrency=1, engine_options={"max_retries": 2})
         with pytest.raises(InputError, match=r"gave no answer to query 'q0'.* in 3 tries"):
-            run_generation(pairs, args, tmp_path, 0, progress=False)
+            negatives_of(pairs, args, tmp_path, 0, progress=False).run()
         assert server.seen[pairs[0].query] == 3
     with pytest.raises(InputError, match="APIConnectionError"):
-        run_generation(pairs, args, tmp_path, 0, progress=False)
+        negatives_of(pairs, args, tmp_path, 0, progress=False).run()
 
 
 def test_another_server_takes_over(pairs, tmp_path):
     broken = FailingServer(lambda body, count: 500)
     whole = FailingServer(lambda body, count: "d")
     with broken.running(), whole.running():
-        report = run_generation(pairs, arguments(broken, whole), tmp_path, 0, progress=False)
+        report = negatives_of(pairs, arguments(broken, whole), tmp_path, 0, progress=False).run()
     assert report.kept == 6 and sum(whole.seen.values()) == 6 and max(broken.seen.values()) == 1
 
 
 def test_no_more_than_so_many_at_once(pairs, tmp_path):
     with FailingServer(lambda body, count: 0.05).running() as server:
         args = arguments(server, concurrency=3, slots=4)
-        assert run_generation(pairs, args, tmp_path, 0, progress=False).kept == 24
+        assert negatives_of(pairs, args, tmp_path, 0, progress=False).run().kept == 24
         assert server.most_at_once == 3
 
 
@@ -203,7 +204,7 @@ def test_a_prompt_that_does_not_fit_fails_alone(pairs, tmp_path):
         return "too long" if body["query"] == pairs[2].query else "d"
 
     with FailingServer(behave).running() as server:
-        report = run_generation(pairs, arguments(server), tmp_path, 0, progress=False)
+        report = negatives_of(pairs, arguments(server), tmp_path, 0, progress=False).run()
     assert report.failures == {"prompt_too_long": 1} and report.kept == 5
 
 
@@ -212,7 +213,7 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(pairs, tmp_pat
     caplog.set_level("DEBUG")
     with FailingServer(lambda body, count: 401).running() as server:
         with pytest.raises(InputError) as error:
-            run_generation(pairs, arguments(server), tmp_path, 0, progress=False)
+            negatives_of(pairs, arguments(server), tmp_path, 0, progress=False).run()
         assert server.authorization == {"Bearer a-secret-key"}
     assert "a-secret-key" not in str(error.value) + caplog.text
 
@@ -265,10 +266,10 @@ def test_a_real_server_writes_under_the_schema(vllm_server, pairs, tmp_path):
     args = GenerationArguments(
         engine="openai", llm="tiny", base_urls=[vllm_server], strategy="bounded", slots=2, max_tokens=400
     )
-    report = run_generation(pairs, args, tmp_path, 0, progress=False)
+    report = negatives_of(pairs, args, tmp_path, 0, progress=False).run()
     assert report.kept + report.failed == 12 and report.kept >= 6
     assert report.failures.keys() <= {"truncated"}
     assert report.run.cached_tokens > report.run.prompt_tokens / 2
     args.llm = "tny"
     with pytest.raises(InputError, match=r"404.*'tny'"):
-        run_generation(pairs, args, tmp_path, 0, progress=False)
+        negatives_of(pairs, args, tmp_path, 0, progress=False).run()

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from syneg.llm.parsing import ParseFailure, Written, strip_thinking
+from syneg.llm.parsing import ParseFailure, strip_thinking
 from syneg.writing.strategies import make_strategy
+from syneg.writing.strategy import Written
 
 GOOD = '{"reasoning": "r", "hard_negative_document": "d"}'
 

@@ -4,7 +4,8 @@ import pytest
 
 from syneg.errors import InputError
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
+from syneg.writing.negatives import negatives_of
+from tests.llm.engines import written_by
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'syneg[ray]'")
 
@@ -47,10 +48,10 @@ def test_a_local_cluster_writes_under_the_schema(
             "runtime_env": {"env_vars": {"VLLM_CPU_KVCACHE_SPACE": "1"}},
         },
     )
-    report = run_generation(pairs, args, tmp_path, 0, progress=False)
+    report = negatives_of(pairs, args, tmp_path, 0, progress=False).run()
     assert report.completions == 12 and report.kept >= 8
     assert report.failures.keys() <= {"truncated"} and report.prompt_tokens > 1000
-    (result, *_) = iter_synthetic(pairs, args, tmp_path, 0)
+    (result, *_) = written_by(pairs, args, tmp_path, 0)
     assert result.negatives[0]["generator"] == str(tiny_llama)
 
 

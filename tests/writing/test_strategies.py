@@ -5,13 +5,14 @@ import json
 import pytest
 
 from syneg.errors import InputError
-from syneg.llm.parsing import ParseFailure, Written
+from syneg.llm.parsing import ParseFailure
 from syneg.llm.requests import Request
 from syneg.sources import Pair
 from syneg.writing.arguments import GenerationArguments
-from syneg.writing.generate import iter_synthetic, run_generation
+from syneg.writing.negatives import negatives_of
 from syneg.writing.strategies import Example, PromptOptions, make_strategy
-from tests.llm.engines import ScriptedEngine
+from syneg.writing.strategy import Written
+from tests.llm.engines import ScriptedEngine, written_by
 
 ATTRIBUTES = {"domain": "Virology", "difficulty": "easy", "length": "short"}
 NAMES = ["syneg", "plain", "counterfactual"]
@@ -57,8 +58,8 @@ def test_the_ablations_leave_their_part_out():
 def test_without_attributes_a_negative_has_none(pairs, tmp_path):
     args = GenerationArguments(strategy="plain")
     engine = ScriptedEngine(lambda request: '{"hard_negative_document": "d"}')
-    assert run_generation(pairs, args, tmp_path, 0, engine=engine, progress=False).kept == 6
-    (result, *_) = iter_synthetic(pairs, args, tmp_path, 0)
+    assert negatives_of(pairs, args, tmp_path, 0, engine=engine, progress=False).run().kept == 6
+    (result, *_) = written_by(pairs, args, tmp_path, 0)
     assert result.negatives[0]["domain"] is None and result.negatives[0]["reasoning"] is None
 
 
@@ -72,14 +73,14 @@ def test_several_negatives_in_one_completion(pairs, tmp_path):
 
     args = GenerationArguments(slots=5, negatives_per_request=2)
     engine = ScriptedEngine(answer)
-    report = run_generation(pairs, args, tmp_path, 0, engine=engine, progress=False)
+    report = negatives_of(pairs, args, tmp_path, 0, engine=engine, progress=False).run()
     assert (report.requests, report.kept) == (18, 30)
     assert {(r.slot, len(r.attributes), r.sampling["max_tokens"]) for r in engine.asked} == {
         (0, 2, 3072),
         (2, 2, 3072),
         (4, 1, 1536),
     }
-    (result, *_) = iter_synthetic(pairs, args, tmp_path, 0)
+    (result, *_) = written_by(pairs, args, tmp_path, 0)
     assert [n["text"] for n in result.negatives] == ["0 0", "0 1", "2 0", "2 1", "4 0"]
     attributes = {(n["domain"], n["difficulty"], n["length"]) for n in result.negatives}
     assert len(attributes) == 5
@@ -107,7 +108,7 @@ def test_counterfactual_starts_from_mined_negatives_where_there_are(pairs, tmp_p
     engine = ScriptedEngine(answer)
     args = GenerationArguments(strategy="counterfactual", slots=3)
     mined = {"q0": ["first mined", "second </mined_negative> mined"]}
-    report = run_generation(
+    report = negatives_of(
         pairs,
         args,
         tmp_path,
@@ -115,14 +116,14 @@ def test_counterfactual_starts_from_mined_negatives_where_there_are(pairs, tmp_p
         mined=lambda pair: mined.get(pair.query_id, []),
         engine=engine,
         progress=False,
-    )
+    ).run()
     assert report.kept == 18
     prompts = {(r.query_id, r.slot): r.messages[1]["content"] for r in engine.asked}
     assert "<mined_negative>\nfirst mined" in prompts["q0", 0]
     assert "second < /mined_negative> mined" in prompts["q0", 1]
     assert "first mined" in prompts["q0", 2]
     assert "<mined_negative>" not in prompts["q1", 0]
-    found = list(iter_synthetic(pairs, args, tmp_path, 0, mined=lambda p: mined.get(p.query_id, [])))
+    found = list(written_by(pairs, args, tmp_path, 0, mined=lambda p: mined.get(p.query_id, [])))
     assert found[0].negatives[0]["reasoning"].splitlines() == [
         "Requirement: names the river",
         "Requirement: names the town",
@@ -150,7 +151,7 @@ def test_a_strategy_of_the_users_own(pairs, tmp_path):
     path.write_text(STRATEGY)
     engine = ScriptedEngine()
     args = GenerationArguments(strategy=str(path))
-    assert run_generation(pairs, args, tmp_path / "j", 0, engine=engine, progress=False).kept == 6
+    assert negatives_of(pairs, args, tmp_path / "j", 0, engine=engine, progress=False).run().kept == 6
     assert engine.asked[0].prompt == "mine/7"
     assert engine.asked[0].messages[0]["content"].startswith("Write a document near which river")
     path.write_text(STRATEGY + STRATEGY.replace("Mine(", "Other("))
@@ -187,9 +188,9 @@ def test_a_hostile_passage_stays_between_its_tags(text, name, tmp_path):
 
     pair = Pair("q", text, "d", text)
     args = GenerationArguments(strategy=name)
-    report = run_generation([pair], args, tmp_path, 0, engine=ScriptedEngine(echo), progress=False)
+    report = negatives_of([pair], args, tmp_path, 0, engine=ScriptedEngine(echo), progress=False).run()
     assert report.kept == 1
-    (result,) = iter_synthetic([pair], args, tmp_path, 0)
+    (result,) = written_by([pair], args, tmp_path, 0)
     (system, user) = result.outcomes[0].attempts[0].request.messages
     assert system == make_strategy(name).messages(example())[0], "the definitions do not change"
     content = user["content"]

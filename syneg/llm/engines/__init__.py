@@ -8,8 +8,8 @@ from syneg.errors import unknown
 from syneg.llm.requests import Engine
 
 if TYPE_CHECKING:
-    from syneg.llm.recordings import Answers
-    from syneg.writing.arguments import GenerationArguments
+    from syneg.llm.arguments import LLMArguments
+    from syneg.llm.recordings import Recordings
 
 ENGINES = ("vllm", "openai", "ray", "recorded")
 
@@ -24,7 +24,7 @@ def check_engine(name: str) -> None:
         raise unknown("engine", name, ENGINES)
 
 
-def make_engine(args: GenerationArguments, recordings: Answers | None = None) -> Engine:
+def make_engine(args: LLMArguments, recordings: Recordings | None = None) -> Engine:
     """Starts the engine that `args` names.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from syneg.errors import InputError
-from syneg.llm.recordings import Answers
+from syneg.llm.recordings import Recordings
 from syneg.llm.requests import Completion, Request
 
 
@@ -20,7 +20,7 @@ class RecordedEngine:
         skipped: Requests passed over.
     """
 
-    def __init__(self, recordings: Answers, on_miss: str = "error") -> None:
+    def __init__(self, recordings: Recordings, on_miss: str = "error") -> None:
         self.recordings = recordings
         self.on_miss = on_miss
         self.skipped = 0

@@ -1,0 +1,514 @@
+"""Building: lists of stages over one run and one writer, and the one card of what comes out.
+
+`build`, `mine`, `generate` and `gate` are such lists. A split is a `Part`: its pairs, and the stages that
+they go through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from syneg.config import ConfigParser, OutputArguments, split_commas
+from syneg.errors import InputError, unknown
+from syneg.gating.arguments import GatingArguments
+from syneg.gating.stage import Gating
+from syneg.hub.cards import DatasetCardInfo
+from syneg.hub.folders import FolderWriter, check_names, check_output, load_split
+from syneg.hub.reading import read_manifest
+from syneg.llm.estimate import estimate
+from syneg.llm.journal import Journal
+from syneg.mining.arguments import MiningArguments
+from syneg.mining.stage import Mining
+from syneg.resources import resource_path
+from syneg.rows import MIRROR, Row, check_rows
+from syneg.sources import Source, SourceArguments, load_source
+from syneg.stages import Draft, RowPairs, SizedPairs, Stage, pair_drafts, run
+from syneg.writing.arguments import GenerationArguments
+from syneg.writing.negatives import negatives_of
+from syneg.writing.stage import Mirroring, Writing
+from syneg.writing.strategies import find_strategy
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass
+class BuildArguments:
+    """What a data set is called and made of, beyond its stages."""
+
+    name: str = field(default="hardneg", metadata={"help": "The data set's name."})
+    version: str = field(default="1.0.0", metadata={"help": "The data set's version."})
+    licence: str | None = field(
+        default=None, metadata={"help": "The data set's licence, as the Hub names it (apache-2.0, other)."}
+    )
+    languages: list[str] = field(
+        default_factory=lambda: ["en"], metadata={"help": "ISO 639 codes of its languages."}
+    )
+    source_datasets: list[str] = field(
+        default_factory=list, metadata={"help": "Hub ids of the data sets it derives from."}
+    )
+    triplet_negatives: int = field(
+        default=4, metadata={"help": "Negatives a row of the configuration 'triplet'; shorter rows are out."}
+    )
+    pairs_without_negatives: str = field(
+        default="error",
+        metadata={
+            "help": "What happens to a pair that ends without negatives: error, keep or drop (counted).",
+            "choices": ["error", "keep", "drop"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self.languages = split_commas(self.languages)
+        self.source_datasets = split_commas(self.source_datasets)
+        if self.triplet_negatives < 1:
+            raise InputError(f"--triplet_negatives is {self.triplet_negatives}; it must be 1 or more.")
+
+
+@dataclass
+class StageArguments(BuildArguments, SourceArguments, MiningArguments, GenerationArguments, GatingArguments):
+    """Everything that determines a data set."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for stage in (BuildArguments, MiningArguments, GenerationArguments, GatingArguments):
+            stage.__post_init__(self)
+
+
+@dataclass
+class FolderArguments(OutputArguments):
+    """The data set folder that is written."""
+
+    overwrite: bool = field(
+        default=False, metadata={"help": "Whether to replace a data set folder that is there already."}
+    )
+    repo_id: str | None = field(
+        default=None, metadata={"help": "Hub id under which it is to be published, for the card's examples."}
+    )
+
+
+def part_of(arguments: Any, kind: type[Arguments]) -> Arguments:
+    """Returns the arguments of one stage out of those of all."""
+    names = [one.name for one in dataclasses.fields(kind) if one.init]  # type: ignore[arg-type]
+    return kind(**{name: getattr(arguments, name) for name in names})
+
+
+def data_set_parser(*further: Any, **kwargs: Any) -> ConfigParser:
+    """Returns the parser of a data set's arguments, with further dataclasses at its end."""
+    stages = [BuildArguments, SourceArguments, MiningArguments, GenerationArguments, GatingArguments]
+    return ConfigParser([*stages, *further], **kwargs)
+
+
+def stage_arguments(*stages: Any, seed: int = 0) -> StageArguments:
+    """Returns the arguments of all stages in one."""
+    fields: dict[str, Any] = {"seed": seed}
+    for stage in stages:
+        fields |= dataclasses.asdict(stage)
+    return StageArguments(**fields)
+
+
+def config_file(config: str | Path) -> Path:
+    """Returns the path of a data set's YAML file, given as such or as the name of one that is shipped.
+
+    Raises:
+        InputError: Where there is neither; names the nearest shipped one.
+    """
+    path = Path(config)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(shipped_configs().glob("*.yaml"))}
+    if str(config) in shipped:
+        return shipped[str(config)]
+    raise unknown("data set configuration", str(config), shipped)
+
+
+def shipped_configs() -> Path:
+    """Returns the folder of the YAML files that are shipped."""
+    return Path(resource_path("package:dataset_builders/"))
+
+
+@dataclass
+class Part:
+    """One split on its way through its stages.
+
+    Attributes:
+        split: Its name.
+        pairs: Its pairs.
+        stages: What they go through, in order.
+        drafts: Begins the drafts, in the order of the pairs.
+        facts: What is known of it before the first stage, for the report.
+        notes: The same as lines for a person.
+    """
+
+    split: str
+    pairs: SizedPairs
+    stages: Sequence[Stage]
+    drafts: Callable[[], Iterator[Draft]]
+    facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Does all that takes long; resumes.
+
+        Raises:
+            InputError: For what a stage cannot use. The journal keeps every completion.
+        """
+        for stage in self.stages:
+            stage.prepare(self.pairs)
+
+    def report(self) -> dict[str, Any]:
+        """Returns the stages' reports as plain values, by stage, and their lines for people."""
+        reports = {stage.name: stage.report() for stage in self.stages}
+        lines = [*self.notes, *(line for report in reports.values() for line in report.lines())]
+        facts = {"source": self.facts} if self.facts else {}
+        return {**facts, **{name: report.to_dict() for name, report in reports.items()}, "lines": lines}
+
+
+def source_part(source: Source, split: str, stages: Sequence[Stage]) -> Part:
+    """Returns a split of a source.
+
+    Raises:
+        InputError: Where the split is missing or holds no positive.
+    """
+    pairs, skipped = source.pairs(split), source.skipped.get(split, 0)
+    facts = {"pairs": len(pairs), "documents": len(source.corpus), "judgements_skipped": skipped}
+    line = f"{split} of {source.name}: {len(pairs):,} pairs, {len(source.corpus):,} documents"
+    if skipped:
+        line += f", {skipped:,} judgements of unknown documents or queries left out"
+    return Part(split, pairs, stages, lambda: pair_drafts(pairs), facts, [line, *source.notes])
+
+
+def rows_part(dataset: str, split: str, stages: Callable[[RowPairs], Sequence[Stage]]) -> Part:
+    """Returns a split of a finished data set, whose rows go on from where they are.
+
+    Raises:
+        InputError: Where there is none, or it does not have the columns of a row.
+    """
+    rows = load_split(dataset, "default", split)
+    check_rows(rows, dataset)
+    pairs = RowPairs(rows, load_split(dataset, "dropped", split))
+    return Part(split, pairs, stages(pairs), pairs.drafts)
+
+
+def build_parts(args: StageArguments, journal: Journal) -> list[Part]:
+    """Returns the splits of a data set: mine, write, gate, turn round.
+
+    Raises:
+        InputError: For a source, a split or arguments that cannot be used.
+    """
+    source = load_source(args.source, args.unknown_documents)
+    parts = []
+    for split in split_commas(args.split):
+        mining = Mining(part_of(args, MiningArguments), args.seed)
+        generation = part_of(args, GenerationArguments)
+        mined = mining.texts if find_strategy(args.strategy).wants_mined else None
+        stages: list[Stage] = [
+            mining,
+            Writing(generation, journal, args.seed, mined),
+            Gating(
+                part_of(args, GatingArguments),
+                args.seed,
+                generation=generation,
+                journal=journal.folder / "judge",
+            ),
+            *([Mirroring()] if args.mirror else []),
+            Rows(args.pairs_without_negatives),
+        ]
+        parts.append(source_part(source, split, stages))
+    return parts
+
+
+def mine_parts(where: SourceArguments, args: MiningArguments, seed: int) -> list[Part]:
+    """Returns the splits of a source, to be mined.
+
+    Raises:
+        InputError: For a source or a split that cannot be used.
+    """
+    source = load_source(where.source, where.unknown_documents)
+    return [source_part(source, split, [Mining(args, seed)]) for split in split_commas(where.split)]
+
+
+def generate_parts(
+    dataset: str | None, where: SourceArguments, args: GenerationArguments, journal: Journal, seed: int
+) -> list[Part]:
+    """Returns the splits of a source, or of a finished data set, to have negatives written.
+
+    Raises:
+        InputError: For a source, a data set or a split that cannot be used.
+    """
+
+    def stages(mined: Any = None) -> list[Stage]:
+        return [Writing(args, journal, seed, mined), *([Mirroring()] if args.mirror else [])]
+
+    splits = split_commas(where.split)
+    if dataset is None:
+        source = load_source(where.source, where.unknown_documents)
+        return [source_part(source, split, stages()) for split in splits]
+    wants = find_strategy(args.strategy).wants_mined
+    return [rows_part(dataset, split, lambda rows: stages(rows.mined if wants else None)) for split in splits]
+
+
+def gate_parts(
+    dataset: str,
+    split: str,
+    args: GatingArguments,
+    generation: GenerationArguments,
+    journal: Path,
+    seed: int,
+) -> list[Part]:
+    """Returns the splits of a finished data set, to be gated.
+
+    Raises:
+        InputError: For a data set or a split that cannot be used.
+    """
+    return [
+        rows_part(
+            dataset,
+            one,
+            lambda rows: [Gating(args, seed, generation=generation, journal=journal / "judge")],
+        )
+        for one in split_commas(split)
+    ]
+
+
+def build(args: StageArguments, output: FolderArguments) -> dict[str, Any]:
+    """Mines, writes, gates, and writes a data set folder.
+
+    Args:
+        args: What determines the data set; `journal` must be set.
+        output: Where it is written.
+
+    Returns:
+        For each split the stages' reports, and their lines for people.
+
+    Raises:
+        InputError: Where a stage says so, or the folder is there already. No completion is lost.
+    """
+    assert args.journal is not None
+    check_names(output.output, split_commas(args.split), args.name)
+    check_output(output.output, output.overwrite)
+    card = new_card(output, args.source, args)
+    with Journal(args.journal) as journal:
+        parts = build_parts(args, journal)
+        return write_folder(parts, output, card, args.triplet_negatives, part_of(args, GatingArguments))
+
+
+def write_folder(
+    parts: Sequence[Part],
+    output: FolderArguments,
+    card: DatasetCardInfo,
+    triplet_negatives: int | None = None,
+    audit: GatingArguments | None = None,
+) -> dict[str, Any]:
+    """Prepares the parts and writes their rows as one Hub-ready folder, in one pass.
+
+    Args:
+        parts: The splits.
+        output: Where.
+        card: What the card says; the stages add what they did.
+        triplet_negatives: Negatives of a row of `triplet`; None writes none.
+        audit: Audits what was written where these arguments ask for it.
+
+    Returns:
+        For each split the stages' reports, and their lines for people.
+
+    Raises:
+        InputError: Where a stage says so, or the folder cannot be written. No completion is lost.
+    """
+    check_names(output.output, [part.split for part in parts])
+    check_output(output.output, output.overwrite)
+    for part in parts:
+        part.prepare()
+    reports = {}
+    with FolderWriter(output.output, overwrite=output.overwrite) as folder:
+        for part in parts:
+            drafts = tqdm(part.drafts(), desc="Writing rows", total=len(part.pairs), unit="row")
+            with folder.open_rows(part.split, triplet_negatives) as rows:
+                run(part.stages, drafts, rows)
+            reports[part.split] = part.report()
+        if audit is not None and audit.audit:
+            _audit(folder, audit, output.seed, reports, card)
+        folder.write_card(complete_card(card, parts, reports))
+    return reports
+
+
+def _audit(
+    folder: FolderWriter, args: GatingArguments, seed: int, reports: dict[str, Any], card: DatasetCardInfo
+) -> None:
+    from datasets import Dataset
+
+    from syneg.gating.audit import audit, encoder_for_audit
+
+    for split, written in folder.info.configs.get("default", {}).items():
+        rows: Any = Dataset.from_parquet([str(folder.path / name) for name in written.files])
+        found = audit(rows, encoder_for_audit(args.audit_encoder), seed)
+        reports[split]["lines"] += found.lines()
+        card.audit[split] = found.to_dict()
+
+
+def new_card(
+    output: FolderArguments, source: str, args: BuildArguments | None = None, dataset: str | None = None
+) -> DatasetCardInfo:
+    """Returns what a card says before the stages add what they did.
+
+    Args:
+        output: The folder, by which the data set is called where `args` does not say.
+        source: What the pairs come from.
+        args: Name, licence and so on.
+        dataset: A finished data set that the rows come from; what its card says holds for these too.
+    """
+    card = DatasetCardInfo(name=Path(output.output).absolute().name)
+    before = read_manifest(Path(dataset)) if dataset is not None else None
+    if before is not None:
+        names = {one.name for one in dataclasses.fields(card)} - {"name", "version", "limits"}
+        card = dataclasses.replace(card, **{name: before[name] for name in names & before.keys()})
+    elif dataset is not None:
+        card.source = dataset
+    else:
+        # Of a folder its name alone: where it lies on the maker's machine is nobody's business.
+        card.source = Path(source).name if Path(source).exists() else source
+    if args is not None:
+        card = dataclasses.replace(
+            card,
+            name=args.name,
+            version=str(args.version),
+            source_datasets=args.source_datasets,
+            licence=args.licence,
+            languages=args.languages,
+        )
+    return dataclasses.replace(card, repo_id=output.repo_id, seeds={"seed": output.seed})
+
+
+def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[str, Any]) -> DatasetCardInfo:
+    """Returns a card with what the stages did, by stage and split."""
+    told: dict[str, Any] = {}
+    names = {one.name for one in dataclasses.fields(card)}
+    for part in parts:
+        for stage in part.stages:
+            told |= stage.card()
+            if stage.name in names:
+                # Without the figures of the last run, which differ between equal builds.
+                report = {k: v for k, v in reports[part.split][stage.name].items() if k != "run"}
+                told.setdefault(stage.name, {})[part.split] = report
+    limits = [
+        line
+        for part in parts
+        for stage in part.stages
+        if isinstance(stage, Rows) and (line := stage.limit(part.split))
+    ]
+    return dataclasses.replace(card, **told, limits=[*card.limits, *limits])
+
+
+def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
+    """Returns what the writing of each split would cost, as lines; nothing is mined or asked for."""
+    source = load_source(args.source, args.unknown_documents)
+    lines = []
+    for split in split_commas(args.split):
+        generation = negatives_of(
+            source.pairs(split), part_of(args, GenerationArguments), journal, args.seed, progress=False
+        )
+        lines += [f"{split} of {source.name}:", *estimate(generation).lines()]
+        generation.close()
+    return lines
+
+
+@dataclass
+class RowsReport:
+    """What came out of all stages.
+
+    Attributes:
+        rows: Rows.
+        mirrored: Rows that were turned round, part of `rows`.
+        without_negatives: Pairs that ended without negatives.
+        unparsed: Completions that could not be read.
+        fate: What became of pairs without negatives: "error", "keep" or "drop".
+    """
+
+    rows: int = 0
+    mirrored: int = 0
+    without_negatives: int = 0
+    unparsed: int = 0
+    fate: str = "error"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the counts."""
+        counts = dataclasses.asdict(self)
+        del counts["fate"]
+        return counts
+
+    def lines(self) -> list[str]:
+        """Returns the counts for people."""
+        lines = [f"rows: {self.rows:,} ({self.mirrored:,} mirrored)"]
+        if self.without_negatives:
+            fate = "kept as they are" if self.fate == "keep" else "left out"
+            lines.append(f"  {self.without_negatives:,} pairs were left without negatives: {fate}")
+        return lines
+
+
+class Rows:
+    """The last stage: counts rows, and says what becomes of those without negatives.
+
+    Args:
+        without_negatives: "error", "keep" or "drop".
+    """
+
+    name = "rows"
+    group = 1
+
+    def __init__(self, without_negatives: str) -> None:
+        self._report = RowsReport(fate=without_negatives)
+
+    def prepare(self, pairs: SizedPairs) -> None:
+        """Needs nothing."""
+
+    def apply(self, drafts: list[Draft]) -> list[Draft]:
+        """Leaves out what has no negatives, if it may.
+
+        Raises:
+            InputError: For a row without negatives, unless the arguments say to keep or drop it.
+        """
+        for draft in drafts:
+            self._report.unparsed += sum(negative["gate"] == "parse" for negative in draft.dropped)
+            draft.is_left_out = not self._stays(draft.row, draft)
+            draft.made = [row for row in draft.made if self._stays(row)]
+        return drafts
+
+    def report(self) -> RowsReport:
+        """Returns the counts."""
+        return self._report
+
+    def card(self) -> dict[str, Any]:
+        """Returns nothing; `limit` says what a reader must know."""
+        return {}
+
+    def limit(self, split: str) -> str | None:
+        """Returns what the card says of pairs without negatives; None where there were none."""
+        count = self._report.without_negatives
+        fate = "kept without any" if self._report.fate == "keep" else "left out"
+        return f"{count} pairs of {split} ended without negatives and are {fate}." if count else None
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+    def _stays(self, row: Row, draft: Draft | None = None) -> bool:
+        report = self._report
+        if not row["negatives"]:
+            report.without_negatives += 1
+            if report.fate == "error":
+                lost = draft.dropped[0] if draft is not None and draft.dropped else None
+                why = f"; dropped: {lost['gate']}: {lost['reason']}" if lost else ""
+                raise InputError(
+                    f"pair (query {row['query_id']!r}, positive {row['positive_id']!r}) has no negative left"
+                    f"{why}. Loosen the rules, add a miner, or pass --pairs_without_negatives drop (or "
+                    "keep); no completion is lost."
+                )
+        stays = bool(row["negatives"]) or report.fate == "keep"
+        report.rows += stays
+        report.mirrored += stays and row["origin"] == MIRROR
+        return stays

@@ -1,0 +1,112 @@
+"""Gating as a stage: a list of gates, and the count of what they keep and drop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from syneg.errors import InputError
+from syneg.gating.arguments import GatingArguments
+from syneg.gating.checks import Checks
+from syneg.gating.gate import Gate, Tolls
+from syneg.llm.requests import Engine
+from syneg.stages import Draft, SizedPairs
+from syneg.writing.arguments import GenerationArguments
+
+
+class Gating:
+    """Sends drafts through the gates that the arguments name.
+
+    A row that lost all its negatives comes out too. Rows that the judge makes of relabelled documents are
+    not gated once more.
+
+    Args:
+        args: The gates and their bounds.
+        seed: Seed of what a gate draws (the judge's sampling).
+        generation: For the judge: engine, LLM and limits.
+        journal: For the judge: the folder of its journal.
+        engine: For the judge: an engine that runs already, and is left running.
+
+    Raises:
+        InputError: For a judge without engine and journal, or a language that is not known.
+    """
+
+    name = "gating"
+
+    def __init__(
+        self,
+        args: GatingArguments,
+        seed: int = 0,
+        *,
+        generation: GenerationArguments | None = None,
+        journal: str | Path | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        if "judge" in args.gates and (generation is None or journal is None):
+            raise InputError("gate 'judge' needs an engine and an LLM, and a folder for its journal.")
+        self.args, self.seed = args, seed
+        self._generation, self._journal, self._engine = generation, journal, engine
+        self._checks = Checks(args) if "checks" in args.gates else None
+        self._gates: list[Gate] | None = None
+        self.tolls = Tolls()
+
+    @property
+    def group(self) -> int:
+        """Drafts wanted at once: as many as the gate that wants most."""
+        return max((gate.group for gate in self.gates), default=1)
+
+    @property
+    def gates(self) -> list[Gate]:
+        """The gates; their models are loaded when they are first wanted."""
+        if self._gates is None:
+            self._gates = list(self._make())
+        return self._gates
+
+    def prepare(self, pairs: SizedPairs) -> None:
+        """Needs nothing."""
+
+    def apply(self, drafts: list[Draft]) -> list[Draft]:
+        """Sends drafts through one gate after the other."""
+        tolls, made = self.tolls, sum(len(draft.made) for draft in drafts)
+        before = [len(draft.dropped) for draft in drafts]
+        for draft in drafts:
+            tolls.rows += 1
+            tolls.seen.update(negative["source"] for negative in draft.row["negatives"])
+        for gate in self.gates:
+            for start in range(0, len(drafts), gate.group):
+                gate.apply(drafts[start : start + gate.group], tolls)
+        for draft, dropped in zip(drafts, before, strict=True):
+            tolls.kept.update(negative["source"] for negative in draft.row["negatives"])
+            tolls.emptied += not draft.row["negatives"] and len(draft.dropped) > dropped
+        tolls.added += sum(len(draft.made) for draft in drafts) - made
+        return drafts
+
+    def report(self) -> Tolls:
+        """Returns what was kept and dropped, by gate, kind of reason and source."""
+        return self.tolls
+
+    def card(self) -> dict[str, Any]:
+        """Returns nothing beyond the report."""
+        return {}
+
+    def close(self) -> None:
+        """Frees the gates' models, and the judge's engine and journal."""
+        for gate in self._gates or []:
+            gate.close()
+        self._gates = None
+
+    def _make(self) -> Iterator[Gate]:
+        for name in self.args.gates:
+            if name == "checks":
+                assert self._checks is not None
+                yield self._checks
+            elif name == "teacher":
+                from syneg.gating.teacher import Teacher
+
+                yield Teacher(self.args)
+            else:
+                from syneg.gating.judge import Judge
+
+                assert self._generation is not None and self._journal is not None
+                yield Judge(self.args, self._generation, self._journal, self.seed, self._engine)

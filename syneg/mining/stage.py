@@ -1,0 +1,78 @@
+"""Mining as a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from syneg.mining.arguments import MiningArguments
+from syneg.mining.mine import MinedNegatives, iter_mined, mine
+from syneg.mining.report import MiningReport
+from syneg.rows import Negative
+from syneg.sources import Pair, Pairs
+from syneg.stages import Draft, SizedPairs
+
+
+class Mining:
+    """Adds each pair's mined negatives behind those that it has.
+
+    Args:
+        args: Which miners and rules.
+        seed: Seed of the random miner and of sampling.
+    """
+
+    name = "mining"
+    group = 512
+
+    def __init__(self, args: MiningArguments, seed: int) -> None:
+        self.args, self.seed = args, seed
+        self._mined: MinedNegatives | None = None
+        self._negatives: Iterator[list[Negative]] | None = None
+        self._at: dict[tuple[str, str], int] = {}
+
+    @property
+    def mined(self) -> MinedNegatives:
+        """What was mined."""
+        assert self._mined is not None, "prepare comes first"
+        return self._mined
+
+    def prepare(self, pairs: SizedPairs) -> None:
+        """Mines.
+
+        Raises:
+            InputError: For what a miner cannot use, or where there are no pairs.
+        """
+        assert isinstance(pairs, Pairs), "mining needs the corpus"
+        self._mined = mine(pairs, self.args, self.seed)
+        self._negatives = iter_mined(self._mined)
+
+    def apply(self, drafts: list[Draft]) -> list[Draft]:
+        """Adds the negatives of the next pairs."""
+        assert self._negatives is not None, "prepare comes first"
+        for draft in drafts:
+            draft.row["negatives"] += next(self._negatives)
+        return drafts
+
+    def texts(self, pair: Pair) -> Sequence[str]:
+        """Returns the texts of a pair's mined negatives, best first, for who starts from them."""
+        mined = self.mined
+        source = mined.pairs.source
+        if not self._at:
+            queries = source.query_ids[mined.pairs.query_rows]
+            positives = source.document_ids[mined.pairs.positive_rows]
+            self._at = {identity: i for i, identity in enumerate(zip(queries, positives, strict=True))}
+        at = self._at[pair.query_id, pair.positive_id]
+        rows = mined.document_rows[mined.offsets[at] : mined.offsets[at + 1]]
+        return source.documents(rows) if len(rows) else []
+
+    def report(self) -> MiningReport:
+        """Returns what was kept and dropped, by miner and rule."""
+        return self.mined.report
+
+    def card(self) -> dict[str, Any]:
+        """Returns nothing beyond the report."""
+        return {}
+
+    def close(self) -> None:
+        """Frees what was mined; the report stays."""
+        self._negatives = None
