@@ -6,12 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from syneg.api import build, gate, mine, write_negatives
     from syneg.errors import InputError
+    from syneg.evaluation.evaluate import evaluate
+    from syneg.hub.publish import push_dataset, push_model
     from syneg.sources import Source, load_source
     from syneg.training.arguments import ContrastiveArguments
     from syneg.training.collator import SyNegCollator
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
+    from syneg.writing.strategies import Strategy
 
 __version__ = "0.1.0"
 __all__ = [
@@ -20,8 +24,16 @@ __all__ = [
     "InputError",
     "Mixture",
     "Source",
+    "Strategy",
     "SyNegCollator",
+    "build",
+    "evaluate",
+    "gate",
     "load_source",
+    "mine",
+    "push_dataset",
+    "push_model",
+    "write_negatives",
 ]
 
 # Imported when first used: torch and datasets cost seconds, and `syneg --help` needs neither.
@@ -31,8 +43,16 @@ _MODULES = {
     "InputError": "syneg.errors",
     "Mixture": "syneg.training.mixing",
     "Source": "syneg.sources",
+    "Strategy": "syneg.writing.strategies",
     "SyNegCollator": "syneg.training.collator",
+    "build": "syneg.api",
+    "evaluate": "syneg.evaluation.evaluate",
+    "gate": "syneg.api",
     "load_source": "syneg.sources",
+    "mine": "syneg.api",
+    "push_dataset": "syneg.hub.publish",
+    "push_model": "syneg.hub.publish",
+    "write_negatives": "syneg.api",
 }
 
 

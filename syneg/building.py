@@ -164,7 +164,7 @@ class Part:
 
     def report(self) -> dict[str, Any]:
         """Returns the stages' reports as plain values, by stage, and their lines for people."""
-        reports = {stage.name: stage.report() for stage in self.stages}
+        reports = {stage.name: report for stage in self.stages if (report := stage.report()) is not None}
         lines = [*self.notes, *(line for report in reports.values() for line in report.lines())]
         facts = {"source": self.facts} if self.facts else {}
         return {**facts, **{name: report.to_dict() for name, report in reports.items()}, "lines": lines}
@@ -451,7 +451,7 @@ class RowsReport:
         return lines
 
 
-class Rows:
+class Rows(Stage):
     """The last stage: counts rows, and says what becomes of those without negatives.
 
     Args:
@@ -459,13 +459,9 @@ class Rows:
     """
 
     name = "rows"
-    group = 1
 
     def __init__(self, without_negatives: str) -> None:
         self._report = RowsReport(fate=without_negatives)
-
-    def prepare(self, pairs: SizedPairs) -> None:
-        """Needs nothing."""
 
     def apply(self, drafts: list[Draft]) -> list[Draft]:
         """Leaves out what has no negatives, if it may.
@@ -483,18 +479,11 @@ class Rows:
         """Returns the counts."""
         return self._report
 
-    def card(self) -> dict[str, Any]:
-        """Returns nothing; `limit` says what a reader must know."""
-        return {}
-
     def limit(self, split: str) -> str | None:
         """Returns what the card says of pairs without negatives; None where there were none."""
         count = self._report.without_negatives
         fate = "kept without any" if self._report.fate == "keep" else "left out"
         return f"{count} pairs of {split} ended without negatives and are {fate}." if count else None
-
-    def close(self) -> None:
-        """Holds nothing."""
 
     def _stays(self, row: Row, draft: Draft | None = None) -> bool:
         report = self._report

@@ -6,11 +6,12 @@ drafts, in order and in bounded memory. `run` takes drafts through a list of sta
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from datasets import Dataset
 
@@ -58,33 +59,34 @@ class SizedPairs(Protocol):
         """Yields them in order."""
 
 
-class Stage(Protocol):
+class Stage(ABC):
     """What is done to pairs, and then to drafts.
 
     Attributes:
         name: Its key in reports, as in "mining".
+        group: Drafts that it wants at once, so that models can work in batches.
     """
 
-    name: str
+    name: ClassVar[str]
+    group: int = 1
 
-    @property
-    def group(self) -> int:
-        """Drafts that it wants at once, so that models can work in batches."""
-
-    def prepare(self, pairs: SizedPairs) -> None:
+    def prepare(self, pairs: SizedPairs) -> None:  # noqa: B027
         """Does what takes long and resumes: mines, asks the LLM, embeds."""
 
+    @abstractmethod
     def apply(self, drafts: list[Draft]) -> list[Draft]:
         """Returns the drafts, in order, with what this stage adds to them and takes away."""
 
-    def report(self) -> Report:
+    def report(self) -> Report | None:
         """Returns what it did; complete once all drafts have gone through."""
+        return None
 
     def card(self) -> dict[str, Any]:
-        """Returns what the data set's card says of it: fields of `DatasetCardInfo` but reports."""
+        """Returns what the data set's card says of it beside its report: fields of `DatasetCardInfo`."""
+        return {}
 
-    def close(self) -> None:
-        """Frees what it holds. May be called twice."""
+    def close(self) -> None:  # noqa: B027
+        """Frees what it holds; the report stays. May be called twice."""
 
 
 class RowWriter(Protocol):

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             # The other machines' completions are elsewhere; a run without --shard over all journals writes.
             for part in parts:
                 part.prepare()
-                print("\n".join(part.stages[0].report().lines()))
+                print("\n".join(part.report()["lines"]))
             print(f"shard {args.shard} is in {journal.folder}")
             return
         card = new_card(output, where.source, dataset=given.dataset)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
 from syneg.gating.gate import Gate, Tolls
 from syneg.llm.requests import Engine
-from syneg.stages import Draft, SizedPairs
+from syneg.stages import Draft, Stage
 from syneg.writing.arguments import GenerationArguments
 
 
-class Gating:
+class Gating(Stage):
     """Sends drafts through the gates that the arguments name.
 
     A row that lost all its negatives comes out too. Rows that the judge makes of relabelled documents are
@@ -33,6 +32,8 @@ class Gating:
     """
 
     name = "gating"
+    group = 512
+    """What the gate wants that wants most."""
 
     def __init__(
         self,
@@ -52,19 +53,11 @@ class Gating:
         self.tolls = Tolls()
 
     @property
-    def group(self) -> int:
-        """Drafts wanted at once: as many as the gate that wants most."""
-        return max((gate.group for gate in self.gates), default=1)
-
-    @property
     def gates(self) -> list[Gate]:
         """The gates; their models are loaded when they are first wanted."""
         if self._gates is None:
             self._gates = list(self._make())
         return self._gates
-
-    def prepare(self, pairs: SizedPairs) -> None:
-        """Needs nothing."""
 
     def apply(self, drafts: list[Draft]) -> list[Draft]:
         """Sends drafts through one gate after the other."""
@@ -85,10 +78,6 @@ class Gating:
     def report(self) -> Tolls:
         """Returns what was kept and dropped, by gate, kind of reason and source."""
         return self.tolls
-
-    def card(self) -> dict[str, Any]:
-        """Returns nothing beyond the report."""
-        return {}
 
     def close(self) -> None:
         """Frees the gates' models, and the judge's engine and journal."""

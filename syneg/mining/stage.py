@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import MinedNegatives, iter_mined, mine
 from syneg.mining.report import MiningReport
 from syneg.rows import Negative
 from syneg.sources import Pair, Pairs
-from syneg.stages import Draft, SizedPairs
+from syneg.stages import Draft, SizedPairs, Stage
 
 
-class Mining:
+class Mining(Stage):
     """Adds each pair's mined negatives behind those that it has.
 
     Args:
@@ -68,10 +67,6 @@ class Mining:
     def report(self) -> MiningReport:
         """Returns what was kept and dropped, by miner and rule."""
         return self.mined.report
-
-    def card(self) -> dict[str, Any]:
-        """Returns nothing beyond the report."""
-        return {}
 
     def close(self) -> None:
         """Frees what was mined; the report stays."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from syneg.config import parse_mapping
@@ -13,12 +12,12 @@ from syneg.llm.report import GenerationReport
 from syneg.llm.requests import Engine
 from syneg.rows import MIRROR, SYNTHETIC, Row, make_dropped, make_negative, make_row, mirror_ids
 from syneg.sources import Pair
-from syneg.stages import Draft, SizedPairs
+from syneg.stages import Draft, SizedPairs, Stage
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.negatives import MinedTexts, NegativesTask, negatives_of, read_negatives
 
 
-class Writing:
+class Writing(Stage):
     """Puts each pair's synthetic negatives before those that it has; what could not be read is dropped.
 
     Args:
@@ -30,7 +29,6 @@ class Writing:
     """
 
     name = "generation"
-    group = 1
 
     def __init__(
         self,
@@ -115,26 +113,7 @@ class Writing:
             self._generation.close()
 
 
-@dataclass
-class MirroringReport:
-    """What mirroring came to.
-
-    Attributes:
-        mirrored: Rows made.
-    """
-
-    mirrored: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the count."""
-        return {"mirrored": self.mirrored}
-
-    def lines(self) -> list[str]:
-        """Returns nothing: who counts the rows says it."""
-        return []
-
-
-class Mirroring:
+class Mirroring(Stage):
     """Makes of each row one turned round for each synthetic negative that says which query it satisfies.
 
     The mirrored row has that query, the synthetic document as its positive and the row's own positive
@@ -142,13 +121,6 @@ class Mirroring:
     """
 
     name = "mirroring"
-    group = 1
-
-    def __init__(self) -> None:
-        self._report = MirroringReport()
-
-    def prepare(self, pairs: SizedPairs) -> None:
-        """Needs nothing."""
 
     def apply(self, drafts: list[Draft]) -> list[Draft]:
         """Puts the mirrored rows before other rows that were made."""
@@ -164,16 +136,4 @@ class Mirroring:
                         make_row(query_id, query, document_id, negative["text"], [positive], MIRROR)
                     )
             draft.made = mirrored + draft.made
-            self._report.mirrored += len(mirrored)
         return drafts
-
-    def report(self) -> MirroringReport:
-        """Returns how many rows were made."""
-        return self._report
-
-    def card(self) -> dict[str, Any]:
-        """Returns nothing."""
-        return {}
-
-    def close(self) -> None:
-        """Holds nothing."""
