@@ -216,6 +216,7 @@ def build_parts(args: StageArguments, journal: Journal) -> list[Part]:
                 args.seed,
                 generation=generation,
                 journal=journal.folder / "judge",
+                mining=mining,
             ),
             *([Mirroring()] if args.mirror else []),
             Rows(args.pairs_without_negatives),

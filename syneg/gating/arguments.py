@@ -8,6 +8,7 @@ from syneg.config import split_commas
 from syneg.errors import InputError, unknown
 
 GATES = ("checks", "teacher", "judge")
+DEFAULT_GATES = ("checks", "teacher")
 
 
 @dataclass
@@ -18,8 +19,12 @@ class GatingArguments:
         InputError: For an unknown gate or a value out of its range.
     """
 
-    gates: list[str] = field(
-        default_factory=lambda: ["checks"], metadata={"help": "Gates, in order: checks, teacher, judge."}
+    gates: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Gates, in order: checks, teacher, judge. If not given: checks, and teacher where there "
+            "is a model (--teacher, or the dense miner's), else a line on what is not checked."
+        },
     )
     min_length_ratio: float = field(
         default=0.25, metadata={"help": "Fewest words of a synthetic negative, as a share of the positive's."}
@@ -49,7 +54,10 @@ class GatingArguments:
     )
     teacher: str | None = field(
         default=None,
-        metadata={"help": "The model that scores relevance: a folder, a Hub id or package:NAME/FOLDER."},
+        metadata={
+            "help": "The model that scores relevance, of negatives of any source: a folder, a Hub id or "
+            "package:NAME/FOLDER. Where not given, the dense miner's encoder scores the synthetic ones."
+        },
     )
     teacher_kind: str = field(
         default="cross-encoder",
@@ -80,11 +88,12 @@ class GatingArguments:
     teacher_device: str | None = field(
         default=None, metadata={"help": "cpu, cuda ...; the first accelerator there is where not given."}
     )
-    teacher_synthetic: str = field(
-        default="judge",
+    teacher_synthetic: str | None = field(
+        default=None,
         metadata={
             "help": "What becomes of a synthetic negative that the teacher would drop: judge marks it for "
-            "the judge and keeps it until then, drop drops it, keep keeps it. Its scores are kept anyway.",
+            "the judge and keeps it until then, drop drops it, keep keeps it. Its scores are kept anyway. "
+            "judge where that gate is among --gates, else drop.",
             "choices": ["judge", "drop", "keep"],
         },
     )
@@ -139,12 +148,18 @@ class GatingArguments:
     )
 
     def __post_init__(self) -> None:
-        self.gates = split_commas(self.gates)
-        for name in self.gates:
+        self.gates = None if self.gates is None else split_commas(self.gates)
+        for name in self.wanted:
             if name not in GATES:
                 raise unknown("gate", name, GATES)
-        if "teacher" in self.gates and not self.teacher:
-            raise InputError("gate 'teacher' needs --teacher, the model that scores.")
+        if self.teacher_synthetic is None:
+            self.teacher_synthetic = "judge" if "judge" in self.wanted else "drop"
+        marks = self.teacher_synthetic == "judge" and "teacher" in self.wanted
+        if marks and "judge" not in self.wanted:
+            raise InputError(
+                "--teacher_synthetic judge marks synthetic negatives for a judge, and --gates names none: "
+                "add the gate judge, or take --teacher_synthetic drop."
+            )
         if not 0 <= self.min_length_ratio < self.max_length_ratio:
             raise InputError(
                 f"--min_length_ratio {self.min_length_ratio}: must be at least 0 and below "
@@ -160,3 +175,8 @@ class GatingArguments:
         for key in ("max_copied", "near_duplicate"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"--{key} {getattr(self, key)}: must be between 0 and 1.")
+
+    @property
+    def wanted(self) -> list[str]:
+        """The gates: those given, or those that hold where none are."""
+        return list(DEFAULT_GATES if self.gates is None else self.gates)

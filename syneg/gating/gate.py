@@ -21,6 +21,7 @@ class Tolls:
         kept: Negatives that came out, by source; those of added rows are not counted.
         dropped: Negatives dropped, by (gate, kind of reason, source).
         notes: Other figures of a gate, by (gate, what).
+        not_checked: What no gate looked at, though it would by default, for people.
     """
 
     rows: int = 0
@@ -30,6 +31,7 @@ class Tolls:
     kept: Counter[str] = field(default_factory=Counter)
     dropped: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    not_checked: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the counts as plain nested values."""
@@ -47,6 +49,7 @@ class Tolls:
             "kept": dict(sorted(self.kept.items())),
             "dropped": dropped,
             "notes": notes,
+            **({"not_checked": self.not_checked} if self.not_checked else {}),
         }
 
     def lines(self) -> list[str]:
@@ -63,6 +66,7 @@ class Tolls:
             detail = ", ".join(f"{count:,} {source}" for source, count in sorted(sources.items()))
             lines.append(f"  {gate} dropped {sum(sources.values()):,}: {kind} ({detail})")
         lines += [f"  {gate}: {count:,} {what}" for (gate, what), count in sorted(self.notes.items())]
+        lines += [f"  not checked: {what}" for what in self.not_checked]
         if self.added:
             lines.append(f"  {self.added:,} rows were added")
         if self.emptied:

@@ -10,6 +10,7 @@ from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
 from syneg.gating.gate import Gate, Tolls
 from syneg.llm.requests import Engine
+from syneg.mining.stage import Mining
 from syneg.stages import Draft, Stage
 from syneg.writing.arguments import GenerationArguments
 
@@ -26,14 +27,13 @@ class Gating(Stage):
         generation: For the judge: engine, LLM and limits.
         journal: For the judge: the folder of its journal.
         engine: For the judge: an engine that runs already, and is left running.
+        mining: The stage that mined; its encoder is the teacher where the arguments name none.
 
     Raises:
         InputError: For a judge without engine and journal, or a language that is not known.
     """
 
     name = "gating"
-    group = 512
-    """What the gate wants that wants most."""
 
     def __init__(
         self,
@@ -43,14 +43,25 @@ class Gating(Stage):
         generation: GenerationArguments | None = None,
         journal: str | Path | None = None,
         engine: Engine | None = None,
+        mining: Mining | None = None,
     ) -> None:
-        if "judge" in args.gates and (generation is None or journal is None):
+        self._encoder = mining if mining is not None and mining.has_encoder else None
+        if "teacher" in (args.gates or []) and not (args.teacher or self._encoder):
+            raise InputError("gate 'teacher' needs --teacher, the model that scores.")
+        if "judge" in args.wanted and (generation is None or journal is None):
             raise InputError("gate 'judge' needs an engine and an LLM, and a folder for its journal.")
         self.args, self.seed = args, seed
         self._generation, self._journal, self._engine = generation, journal, engine
-        self._checks = Checks(args) if "checks" in args.gates else None
+        self._checks = Checks(args) if "checks" in args.wanted else None
         self._gates: list[Gate] | None = None
         self.tolls = Tolls()
+        # What the gate wants that wants most.
+        self.group = 512 if "judge" in args.wanted else 256 if args.teacher or self._encoder else 1
+        if "teacher" in args.wanted and not (args.teacher or self._encoder):
+            self.tolls.not_checked.append(
+                "whether synthetic negatives score above the positive, which cost a model most: there is no "
+                "encoder; mine with dense, or add --teacher MODEL --teacher_kind bi-encoder"
+            )
 
     @property
     def gates(self) -> list[Gate]:
@@ -86,14 +97,18 @@ class Gating(Stage):
         self._gates = None
 
     def _make(self) -> Iterator[Gate]:
-        for name in self.args.gates:
+        for name in self.args.wanted:
             if name == "checks":
                 assert self._checks is not None
                 yield self._checks
             elif name == "teacher":
-                from syneg.gating.teacher import Teacher
+                from syneg.gating.teacher import MinerTeacher, Teacher
 
-                yield Teacher(self.args)
+                if self.args.teacher:
+                    yield Teacher(self.args)
+                elif self._encoder is not None:
+                    assert self._encoder.mined.dense is not None
+                    yield MinerTeacher(self.args, self._encoder.mined.dense)
             else:
                 from syneg.gating.judge import Judge
 

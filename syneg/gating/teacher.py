@@ -13,6 +13,7 @@ from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.gate import Tolls
 from syneg.llm.requests import digest
+from syneg.mining.dense import DenseMiner
 from syneg.mining.embeddings import choose_device, choose_dtype
 from syneg.rows import SYNTHETIC, Negative, make_dropped
 from syneg.stages import Draft
@@ -44,6 +45,7 @@ class Teacher:
 
     name = "teacher"
     group = 256
+    _holds_mined = True
 
     def __init__(self, args: GatingArguments, score: Any = None) -> None:
         self.args = args
@@ -55,14 +57,17 @@ class Teacher:
 
     def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
         """Scores the group's pairs in one go, each once, then applies the margin."""
+        scores = self._scores(drafts)
+        for draft in drafts:
+            self._apply(draft, scores, tolls)
+
+    def _scores(self, drafts: list[Draft]) -> dict[QueryDocument, float]:
         wanted: dict[QueryDocument, float] = {}
         for row in (draft.row for draft in drafts):
             if row["negatives"]:
                 wanted[row["query"], row["positive"]] = 0.0
                 wanted.update(((row["query"], negative["text"]), 0.0) for negative in row["negatives"])
-        scores = dict(zip(wanted, map(float, self._score(list(wanted))), strict=True)) if wanted else {}
-        for draft in drafts:
-            self._apply(draft, scores, tolls)
+        return dict(zip(wanted, map(float, self._score(list(wanted))), strict=True)) if wanted else {}
 
     def close(self) -> None:
         """Frees the model."""
@@ -75,13 +80,16 @@ class Teacher:
             score = scores[row["query"], negative["text"]]
             positive = scores[row["query"], row["positive"]]
             scored: Negative = {**negative, "teacher_score": score, "positive_teacher_score": positive}
+            synthetic = negative["source"] == SYNTHETIC
+            if not (synthetic or self._holds_mined):
+                kept.append(scored)
+                continue
             if self._easy(score, positive):
                 self._drop(draft, scored, "too far from the positive", tolls)
                 continue
             if score <= positive - abs(positive) * self.args.teacher_margin:
                 kept.append(scored)
                 continue
-            synthetic = negative["source"] == SYNTHETIC
             if synthetic and self.args.teacher_synthetic != "drop":
                 if self.args.teacher_synthetic == "judge":
                     scored["verdict"] = SUSPECT
@@ -102,6 +110,49 @@ class Teacher:
         reason = f"The teacher scores it {score:.4f}, the positive {positive:.4f}."
         draft.dropped.append(make_dropped(draft.row, scored, self.name, reason))
         tolls.dropped[self.name, kind, scored["source"]] += 1
+
+
+class MinerTeacher(Teacher):
+    """The teacher that is there already: the encoder that mined, with the embeddings that it made.
+
+    Synthetic negatives alone are held to the margin, and encoded: the miner's own rules have filtered what it
+    found. All negatives get their scores.
+
+    Args:
+        args: The margin.
+        dense: The dense miner.
+    """
+
+    _holds_mined = False
+
+    def __init__(self, args: GatingArguments, dense: DenseMiner) -> None:
+        super().__init__(args, dense)
+        self._dense = dense
+
+    def close(self) -> None:
+        """Frees the model."""
+        self._dense.rest()
+
+    def _scores(self, drafts: list[Draft]) -> dict[QueryDocument, float]:
+        """Returns the similarities of each query with its documents, as the miner has them."""
+        dense, rows = self._dense, [draft.row for draft in drafts]
+        ids: dict[str, str] = {}
+        for row in rows:
+            ids[row["positive"]] = row["positive_id"]
+            ids.update((n["text"], n["doc_id"]) for n in row["negatives"] if n["doc_id"] is not None)
+        # In their order: what is encoded together shares its padding, and equal builds are equal to the byte.
+        written = list(
+            dict.fromkeys(n["text"] for row in rows for n in row["negatives"] if n["text"] not in ids)
+        )
+        mined = dense.corpus.take(dense.source.document_ids.get_indexer(list(ids.values())))
+        documents = dict(zip([*ids, *written], [*mined, *dense.encode_documents(written)], strict=True))
+        places = dense.source.query_ids.get_indexer([row["query_id"] for row in rows])
+        queries = dense.query_embeddings(places)
+        return {
+            (row["query"], text): float(query @ documents[text])
+            for row, query in zip(rows, queries, strict=True)
+            for text in (row["positive"], *(negative["text"] for negative in row["negatives"]))
+        }
 
 
 def cross_encoder_scorer(

@@ -72,7 +72,7 @@ class DenseMiner:
             self.corpus = self._encoded("document")
             self._queries = self._encoded("query").take(np.arange(len(self._query_rows)))
         # What was loaded to encode is not needed to search.
-        self.__dict__.pop("_model", None)
+        self.rest()
 
     def search(self, query_rows: np.ndarray, depth: int) -> Candidates:
         """Returns the nearest documents; see `candidates.Miner`."""
@@ -103,6 +103,22 @@ class DenseMiner:
             here = slice(start, start + step)
             scores[here] = rescore(self._queries[at[here]], self.corpus, candidates.rows[here])
         return np.where(candidates.rows == MISSING, -np.inf, scores)
+
+    def query_embeddings(self, query_rows: np.ndarray) -> np.ndarray:
+        """Returns the embeddings of the queries at these rows, float32, shape (n, dimension)."""
+        return self._queries[self._at(query_rows)]
+
+    def encode_documents(self, texts: list[str]) -> np.ndarray:
+        """Returns the embeddings of texts as those of the corpus are, float32, shape (n, dimension)."""
+        if not texts:
+            return np.empty((0, self.corpus.dimension), dtype=np.float32)
+        args = self.args
+        found = encode_texts(self._model, texts, "document", args.document_prompt, args.encode_batch_size)
+        return Embeddings([found], self.corpus.normalize).take(np.arange(len(texts)))
+
+    def rest(self) -> None:
+        """Frees the model; it is loaded again where it is needed."""
+        self.__dict__.pop("_model", None)
 
     def _at(self, query_rows: np.ndarray) -> np.ndarray:
         at = np.searchsorted(self._query_rows, query_rows)

@@ -38,6 +38,7 @@ class MinedNegatives:
         ranks: Its rank in the miner's whole list, from 1, positives counted; 0 for random; shape (n,).
         scores: The miner's score (cosine, inner product or BM25); NaN for random; shape (n,).
         report: What was kept and dropped.
+        dense: The dense miner with its embeddings, where there was one.
     """
 
     pairs: Pairs
@@ -48,6 +49,7 @@ class MinedNegatives:
     ranks: np.ndarray
     scores: np.ndarray
     report: MiningReport
+    dense: DenseMiner | None = None
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -255,6 +257,7 @@ class _Mining:
             ranks=ranks[there],
             scores=scores[there],
             report=self.report,
+            dense=self.dense,
         )
 
     def _fill(self, index: int, found: list[np.ndarray]) -> tuple[int, Candidates, np.ndarray]:

@@ -35,6 +35,12 @@ class Mining(Stage):
         assert self._mined is not None, "prepare comes first"
         return self._mined
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there will be a dense miner that can encode other texts too."""
+        args = self.args
+        return ("dense" in args.miners or args.margin_scores == "dense") and args.query_embeddings is None
+
     def prepare(self, pairs: SizedPairs) -> None:
         """Mines.
 

@@ -153,7 +153,7 @@ def test_bad_values_are_named() -> None:
     with pytest.raises(InputError, match=r"unknown gate 'check'. Did you mean 'checks'"):
         GatingArguments(gates="check")
     with pytest.raises(InputError, match="needs --teacher"):
-        GatingArguments(gates="checks,teacher")
+        apply_gates([], GatingArguments(gates="checks,teacher"))
     with pytest.raises(InputError, match="min_length_ratio"):
         GatingArguments(min_length_ratio=4)
     with pytest.raises(InputError, match=r"max_copied 1\.5"):

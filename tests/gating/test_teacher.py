@@ -35,7 +35,7 @@ def rows(source: str = "bm25"):
 def teach(source: str = "bm25", scores: dict[str, float] = SCORES, **options):
     scorer = Scorer(scores)
     tolls = Tolls()
-    args = GatingArguments(gates="teacher", teacher="some", **options)
+    args = GatingArguments(gates="teacher,judge", teacher="some", **options)
     drafts = [Draft(row) for row in rows(source)]
     Teacher(args, scorer).apply(drafts, tolls)
     return drafts, tolls, scorer
@@ -173,7 +173,9 @@ def test_a_cross_encoder_end_to_end(tmp_path: Path) -> None:
 
     bert = Path(tiny_encoder(tmp_path)).parent / "bert"
     CrossEncoder(str(bert), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "cross"))
-    args = GatingArguments(gates="teacher", teacher=str(tmp_path / "cross"), teacher_device="cpu")
+    args = GatingArguments(
+        gates="teacher", teacher=str(tmp_path / "cross"), teacher_device="cpu", teacher_synthetic="keep"
+    )
     out = list(finished_rows([Gating(args)], map(Draft, rows(SYNTHETIC))))
     negatives = out[0][0]["negatives"]
     assert len(negatives) == 3 and all(0 < n["teacher_score"] < 1 for n in negatives)
