@@ -117,19 +117,30 @@ def words(text: str) -> list[str]:
     Text in ASCII, and other text without marks in scripts with blanks, comes out as by bm25s and
     scikit-learn (``\b\w\w+\b``).
     """
+    text = search_form(text)
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        return _ASCII_WORD.findall(text)
     if _PLAIN(text):
-        return _PLAIN_WORD.findall(text.lower())
-    text = unicodedata.normalize("NFC", _seen(_NOT_IN_WORDS.sub("", text))).lower().replace("i\u0307", "i")
+        return _PLAIN_WORD.findall(text)
     found = []
-    for match in _WORD.finditer(_OPTIONAL.sub("", text)):
+    for match in _WORD.finditer(text):
         if match["pairs"] is None:
             found.append(match[0])
             continue
         symbols = _SYMBOL.findall(match[0])
         found += [a + b for a, b in pairwise(symbols)] or symbols
     return found
+
+
+def search_form(text: str) -> str:
+    """Returns the form in which texts are searched: as `normal_text`, but blanks and words stay as they are.
+
+    The vowel points of Arabic and Hebrew, which most texts leave out, are gone.
+    """
+    if text.isascii() or _PLAIN(text):
+        return text.lower()
+    text = unicodedata.normalize("NFC", _seen(_NOT_IN_WORDS.sub("", text))).lower().replace("i\u0307", "i")
+    return _OPTIONAL.sub("", text)
 
 
 def units(text: str) -> list[str]:

@@ -12,6 +12,8 @@ from syneg.errors import InputError, unknown
 
 MINERS = ("bm25", "dense", "random")
 DEFAULT_RELATIVE_MARGIN = 0.05
+CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS = 4096, 32_768
+"""Tokens encoded at once on a CPU, whose cache holds what is small, and on an accelerator."""
 
 
 def default_cache_folder() -> Path:
@@ -44,7 +46,11 @@ class MiningArguments:
     )
     mined_per_miner: int = field(default=8, metadata={"help": "Negatives kept for a pair from each miner."})
     mining_depth: int = field(
-        default=100, metadata={"help": "Candidates retrieved for a query; positives take up places too."}
+        default=100,
+        metadata={
+            "help": "Candidates retrieved for a query. Positives take up places too, up to half of them; "
+            "where a query has more, its positives come on top."
+        },
     )
     rank_from: int = field(
         default=1, metadata={"help": "Lowest rank that may be a negative; 11 skips the ten nearest."}
@@ -95,6 +101,14 @@ class MiningArguments:
     bm25_language: str = field(
         default="english", metadata={"help": "Language of the stemmer and the stop words; none for neither."}
     )
+    bm25_tokenizer: str = field(
+        default="words",
+        metadata={
+            "help": "What BM25 takes for terms: words (their stems; pairs of characters in scripts without "
+            "blanks and in Korean), or a Hugging Face tokenizer's tokens: a folder, a Hub id or "
+            "package:NAME/FOLDER. --bm25_language is for words."
+        },
+    )
     query_prompt: str | None = field(
         default=None, metadata={"help": "Text put before every query; the model's own where not given."}
     )
@@ -103,7 +117,10 @@ class MiningArguments:
     )
     encode_batch_size: int | None = field(
         default=None,
-        metadata={"help": "Texts encoded at once; about 2,048 tokens on a CPU, 32,768 elsewhere by default."},
+        metadata={
+            "help": f"Texts encoded at once; by default about {CPU_BATCH_TOKENS:,} tokens on a CPU, "
+            f"{DEVICE_BATCH_TOKENS:,} elsewhere."
+        },
     )
     encode_precision: str = field(
         default="auto",
@@ -161,6 +178,10 @@ class MiningArguments:
             self.relative_margin = dict.fromkeys(miners, DEFAULT_RELATIVE_MARGIN)
         for key in ("relative_margin", "absolute_margin", "min_score", "max_score"):
             setattr(self, key, _by_miner(getattr(self, key), key))
+        if not self.bm25_tokenizer:
+            raise InputError(
+                "--bm25_tokenizer is empty: give words, a folder, a Hub id or package:NAME/FOLDER."
+            )
         for key, lowest in _LOWEST.items():
             if getattr(self, key) is not None and getattr(self, key) < lowest:
                 raise InputError(f"--{key} {getattr(self, key)}: must be at least {lowest}.")

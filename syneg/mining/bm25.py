@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,34 +11,84 @@ from tqdm.auto import tqdm
 
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.cache import cached_folder
+from syneg.mining.cache import cached_folder, content_key, document_blocks, joint_key
 from syneg.mining.candidates import MISSING, Candidates, order
-from syneg.mining.keys import content_key, document_blocks, joint_key
+from syneg.resources import resource_path
 from syneg.sources import Source
+from syneg.text import WORDS_VERSION, search_form, words
 
 _BLOCK = 4096
 """Queries searched at once: bounds memory and moves the progress bar."""
 
 
+WORDS = "words"
+"""The `bm25_tokenizer` that takes stems of `syneg.text.words`, without stop words."""
+
+
+class Terms:
+    """What BM25 takes for the terms of a text: stems of words, or a Hugging Face tokenizer's tokens.
+
+    Args:
+        args: Tokenizer and language.
+
+    Raises:
+        InputError: For a language without a stemmer, or a tokenizer that cannot be loaded.
+    """
+
+    def __init__(self, args: MiningArguments) -> None:
+        self._tokenizer: Any = None
+        if args.bm25_tokenizer == WORDS:
+            self._stems = _Stems(*_language(args.bm25_language))
+            self.key = joint_key(WORDS, WORDS_VERSION, args.bm25_language)
+        else:
+            self._tokenizer = _load_tokenizer(args.bm25_tokenizer)
+            self.key = joint_key("tokens", WORDS_VERSION, self._tokenizer.backend_tokenizer.to_str())
+
+    def __call__(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        """Yields each text's terms, in order."""
+        if self._tokenizer is None:
+            for text in texts:
+                yield [stem for stem in map(self._stems.__getitem__, words(text)) if stem]
+        elif len(texts):
+            # Tokenizers that mark where a word begins do so behind a blank.
+            found = self._tokenizer(
+                [f" {search_form(text)}" for text in texts], add_special_tokens=False, verbose=False
+            )
+            yield from map(self._tokenizer.convert_ids_to_tokens, found["input_ids"])
+
+
+class _Stems(dict[str, str]):
+    """Stem by word, "" for a stop word; each is made once."""
+
+    def __init__(self, stop_words: Sequence[str], stem: Callable[[str], str]) -> None:
+        super().__init__(dict.fromkeys(stop_words, ""))
+        self._stem = stem
+
+    def __missing__(self, word: str) -> str:
+        stem = self[word] = self._stem(word)
+        return stem
+
+
 class BM25Miner:
-    """Ranks by BM25 (Lucene's variant, k1 1.5, b 0.75), over stems without stop words.
+    """Ranks by BM25 (Lucene's variant, k1 1.5, b 0.75).
 
     A document that shares no term with the query is no candidate.
 
     Args:
         source: The source.
-        args: Language and cache folder.
+        args: Tokenizer, language and cache folder.
+        terms: `Terms` of `args`, where they are there already.
 
     Raises:
-        InputError: For a language without a stemmer.
+        InputError: For a language without a stemmer, or a tokenizer that cannot be loaded.
     """
 
     name = "bm25"
     ranked = True
 
-    def __init__(self, source: Source, args: MiningArguments) -> None:
+    def __init__(self, source: Source, args: MiningArguments, terms: Terms | None = None) -> None:
         self.source = source
-        self._stop_words, self._stemmer = _language(args.bm25_language)
+        self._terms = terms or Terms(args)
         self._large = False
         self._index = self._load(args)
 
@@ -87,27 +137,30 @@ class BM25Miner:
 
     def _token_ids(self, query_rows: np.ndarray) -> list[list[int]]:
         texts = self.source.queries.select(query_rows.tolist())["text"][:]
-        return [self._index.get_tokens_ids(tokens) for tokens in self._tokenize(texts, return_ids=False)]
-
-    def _tokenize(self, texts: Any, **options: Any) -> Any:
-        import bm25s
-
-        return bm25s.tokenize(
-            texts, stopwords=self._stop_words, stemmer=self._stemmer, show_progress=False, **options
-        )
+        return [self._index.get_tokens_ids(terms) for terms in self._terms(texts)]
 
     def _load(self, args: MiningArguments) -> Any:
         import bm25s
 
-        key = joint_key(
-            "bm25", bm25s.__version__, args.bm25_language, content_key(document_blocks(self.source))
-        )
+        key = joint_key("bm25", bm25s.__version__, self._terms.key, content_key(document_blocks(self.source)))
         with cached_folder(args.cache_folder / "bm25" / key) as (folder, ready):
             if not ready:
                 index = bm25s.BM25()
-                index.index(self._tokenize(self._texts()), show_progress=False)
+                # bm25s does not take a vocabulary of no terms.
+                vocabulary: dict[str, int] = {"": 0}
+                ids = [
+                    [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
+                    for terms in self._document_terms()
+                ]
+                index.index((ids, vocabulary), show_progress=False)
                 index.save(folder)
         return bm25s.BM25.load(args.cache_folder / "bm25" / key, mmap=True)
+
+    def _document_terms(self) -> Iterator[list[str]]:
+        with tqdm(total=len(self.source.corpus), desc="BM25 index", unit="document") as bar:
+            for block in document_blocks(self.source):
+                yield from self._terms(block)
+                bar.update(len(block))
 
     def _choose_backend(self) -> int:
         """Lets bm25s use numba where that pays, and returns the number of threads."""
@@ -119,19 +172,33 @@ class BM25Miner:
         self._index.backend = "numpy"
         return 0
 
-    def _texts(self) -> Iterator[str]:
-        with tqdm(total=len(self.source.corpus), desc="BM25 index", unit="document") as bar:
-            for block in document_blocks(self.source):
-                yield from block
-                bar.update(len(block))
+
+def _load_tokenizer(spec: str) -> Any:
+    """Loads a Hugging Face tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(resource_path(spec))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"--bm25_tokenizer {spec!r} cannot be loaded: {reason} Give words, a folder, a Hub id or "
+            "package:NAME/FOLDER."
+        ) from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(
+            f"--bm25_tokenizer {spec!r}: it is not one of the library tokenizers (it has no tokenizer.json); "
+            "give one that is, or words."
+        )
+    return tokenizer
 
 
-def _language(language: str) -> tuple[Any, Any]:
-    """Returns stop words and stemmer for bm25s."""
+def _language(language: str) -> tuple[Sequence[str], Callable[[str], str]]:
+    """Returns a language's stop words and its stemmer."""
     from bm25s import stopwords
 
     if language == "none":
-        return [], None
+        return (), str
     try:
         import Stemmer
 
@@ -144,5 +211,5 @@ def _language(language: str) -> tuple[Any, Any]:
         known = ", ".join(Stemmer.algorithms())
         raise InputError(f"--bm25_language {language!r}: no stemmer. Known: {known}, none.") from None
     name = "EN" if language == "english" else language.upper()
-    words = getattr(stopwords, f"STOPWORDS_{name}", None)
-    return list(words or []), stemmer
+    found = getattr(stopwords, f"STOPWORDS_{name}", None)
+    return found or (), stemmer.stemWord

@@ -1,9 +1,10 @@
-"""What a miner finds, and what a miner is."""
+"""What a miner finds, what a miner is, and how the processes that mine together share the work."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,3 +65,41 @@ def mix(*parts: np.ndarray | int) -> np.ndarray:
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
     return state
+
+
+class Processes:
+    """The processes that mine together, seen by one of them; it is alone unless a launcher started it.
+
+    Args:
+        cpu: Whether the processes compute on CPUs, and talk by gloo.
+
+    Attributes:
+        rank: Its number.
+        world: How many there are.
+    """
+
+    def __init__(self, cpu: bool = False) -> None:
+        self.rank, self.world, self._state = 0, 1, None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            self._state = PartialState(cpu=cpu)
+            self.rank, self.world = self._state.process_index, self._state.num_processes
+
+    def share(self, items: np.ndarray) -> np.ndarray:
+        """Returns this process's part of `items`: every part is a run of neighbours."""
+        return np.array_split(items, self.world)[self.rank]
+
+    def wait(self) -> None:
+        """Waits until every process is here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+    def join(self, part: Candidates) -> Candidates:
+        """Returns the parts of all processes, one after the other, on every process."""
+        if self._state is None:
+            return part
+        from accelerate.utils import gather_object
+
+        parts: list[Any] = gather_object([(part.rows, part.scores)])
+        return Candidates(np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]))

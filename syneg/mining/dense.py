@@ -11,8 +11,8 @@ import numpy as np
 from syneg.encoders import load_encoder
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.cache import model_key
-from syneg.mining.candidates import MISSING, Candidates
+from syneg.mining.cache import content_key, document_blocks, joint_key, model_key
+from syneg.mining.candidates import MISSING, Candidates, Processes
 from syneg.mining.embeddings import (
     SHARD_ROWS,
     Embeddings,
@@ -23,8 +23,6 @@ from syneg.mining.embeddings import (
     open_shards,
     read_embeddings,
 )
-from syneg.mining.keys import content_key, document_blocks, joint_key
-from syneg.mining.ranks import Ranks
 from syneg.mining.search import rescore, search_flat, search_index
 from syneg.sources import Source
 
@@ -38,7 +36,7 @@ class DenseMiner:
         source: The source.
         args: Model, precision, search and cache.
         query_rows: The queries that will be asked for; others cannot be searched or scored.
-        ranks: The processes that share the encoding.
+        processes: Those that share the encoding.
 
     Raises:
         InputError: For a model that cannot be loaded, whose similarity is neither cosine nor dot, or
@@ -49,11 +47,15 @@ class DenseMiner:
     ranked = True
 
     def __init__(
-        self, source: Source, args: MiningArguments, query_rows: np.ndarray, ranks: Ranks | None = None
+        self,
+        source: Source,
+        args: MiningArguments,
+        query_rows: np.ndarray,
+        processes: Processes | None = None,
     ) -> None:
         self.source = source
         self.args = args
-        self.ranks = ranks or Ranks()
+        self.processes = processes or Processes()
         self.device = choose_device(args.mining_device)
         self._query_rows = np.unique(query_rows)
         self._corpus_key: str | None = None
@@ -162,10 +164,10 @@ class DenseMiner:
             read,
             lambda texts: encode_texts(self._model, texts, side, prompt, args.encode_batch_size),
             what,
-            self.ranks.rank,
-            self.ranks.world,
+            self.processes.rank,
+            self.processes.world,
         )
-        self.ranks.wait()
+        self.processes.wait()
         if side == "document":
             self._corpus_key = key
         return open_shards(folder, total, self._normalizes(folder))

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from syneg.errors import InputError
+from syneg.mining.arguments import CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS
 
 if TYPE_CHECKING:
     import torch
@@ -246,7 +247,7 @@ def _few_lengths(model: SentenceTransformer) -> dict[str, Any]:
 def _batch_size(model: SentenceTransformer, characters: int) -> int:
     """Returns how many texts of at most so many characters make a good batch.
 
-    On a CPU what is small stays in the processor's cache.
+    See `arguments.CPU_BATCH_TOKENS`.
     """
     tokens = min(characters // 4 + 8, model.max_seq_length or 8192)
-    return max(1, (4096 if model.device.type == "cpu" else 32_768) // tokens)
+    return max(1, (CPU_BATCH_TOKENS if model.device.type == "cpu" else DEVICE_BATCH_TOKENS) // tokens)

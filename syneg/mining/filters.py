@@ -11,6 +11,11 @@ import numpy as np
 
 from syneg.mining.candidates import MISSING, Candidates, mix
 from syneg.mining.report import MinerReport
+from syneg.text import text_keys
+
+_EMPTY = text_keys([""])[0]
+_MOST_COMPARED = 2**24
+"""Values compared with members at once, at most; beyond that they are looked up."""
 
 
 @dataclass(frozen=True)
@@ -18,17 +23,31 @@ class Known:
     """What is known of the texts of a source, for the pairs of one block.
 
     Attributes:
-        document_keys: `keys.text_keys` of the corpus, shape (documents,).
+        document_keys: `text.text_keys` of the corpus, shape (documents,).
         query_keys: The same of the pairs' queries, shape (pairs,).
         positive_rows: Judged positives of the pairs' queries, one after the other, shape (m,).
-        positive_offsets: Where each pair's positives begin in `positive_rows`, shape (pairs,). Every
-            pair has one at least.
+        positive_offsets: Where each query's positives begin in `positive_rows`, shape (queries,). Every
+            query has one at least.
+        queries: Which of these queries each pair has, shape (pairs,); None where each pair has its own.
     """
 
     document_keys: np.ndarray
     query_keys: np.ndarray
     positive_rows: np.ndarray
     positive_offsets: np.ndarray
+    queries: np.ndarray | None = None
+
+    def are_positives(self, values: np.ndarray, positives: np.ndarray) -> np.ndarray:
+        """Returns which values are among the positives of the pair's query.
+
+        Args:
+            values: Shape (pairs, depth); the same for pairs of one query.
+            positives: What stands for each of `positive_rows` there, shape (m,).
+        """
+        if self.queries is None:
+            return _any_of(values, positives, self.positive_offsets)
+        _, first = np.unique(self.queries, return_index=True)
+        return _any_of(values[first], positives, self.positive_offsets)[self.queries]
 
 
 @dataclass(frozen=True)
@@ -68,21 +87,23 @@ class Sieve:
     def drop(self, rule: str, bad: np.ndarray) -> None:
         """Drops those still in for which `bad` holds, and counts them under `rule`."""
         bad = bad & self.alive
-        self.report.dropped[rule] += int(bad.sum())
+        if (count := int(bad.sum())) or rule in self.report.dropped:
+            self.report.dropped[rule] = self.report.dropped.get(rule, 0) + count
         self.alive = self.alive & ~bad
 
     def drop_known(self, known: Known, taken: np.ndarray) -> None:
-        """Drops the query's positives, their like, the query itself, repetitions and what is taken.
+        """Drops the query's positives, their like, the query itself, what has no text, repetitions, and
+        what is taken.
 
         Args:
             known: What is known of the texts.
             taken: Keys of the texts that earlier miners gave each pair, 0 for none; shape (pairs, k).
         """
         keys = known.document_keys[np.maximum(self.rows, 0)]
-        self.drop("positive", _any_of(self.rows, known.positive_rows, known.positive_offsets))
-        positive_keys = known.document_keys[known.positive_rows]
-        self.drop("equal to positive", _any_of(keys, positive_keys, known.positive_offsets))
+        self.drop("positive", known.are_positives(self.rows, known.positive_rows))
+        self.drop("equal to positive", known.are_positives(keys, known.document_keys[known.positive_rows]))
         self.drop("equal to query", keys == known.query_keys[:, None])
+        self.drop("empty", keys == _EMPTY)
         self.drop("repeated", _repeated(keys, self.alive))
         earlier = np.zeros_like(self.alive)
         for column in taken.T:
@@ -134,6 +155,12 @@ class Sieve:
 def _any_of(values: np.ndarray, members: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Returns where a value is one of its line's members; `offsets` is where each line's begin."""
     line = np.repeat(np.arange(len(offsets)), np.diff(np.append(offsets, len(members))))
+    if len(members) * values.shape[1] > _MOST_COMPARED:
+        # Line and value in one number, the value by its place among all members.
+        table, member = np.unique(members, return_inverse=True)
+        place = np.minimum(np.searchsorted(table, values), len(table) - 1)
+        own = np.arange(len(offsets))[:, None] * len(table)
+        return (table[place] == values) & np.isin(own + place, line * len(table) + member)
     return np.logical_or.reduceat(values[line] == members[:, None], offsets, axis=0)
 
 

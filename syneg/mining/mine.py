@@ -9,20 +9,20 @@ import numpy as np
 
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.bm25 import BM25Miner
-from syneg.mining.candidates import MISSING, Candidates, Miner
+from syneg.mining.bm25 import BM25Miner, Terms
+from syneg.mining.cache import document_keys
+from syneg.mining.candidates import MISSING, Candidates, Miner, Processes
 from syneg.mining.dense import DenseMiner
 from syneg.mining.embeddings import choose_device
 from syneg.mining.filters import Known, Rules, Sieve
-from syneg.mining.keys import document_keys
 from syneg.mining.random_miner import RandomMiner
-from syneg.mining.ranks import Ranks
 from syneg.mining.report import MinerReport, MiningReport
 from syneg.rows import Negative, make_negative
 from syneg.sources import Pairs
 from syneg.text import text_keys
 
 _PAIRS_AT_ONCE = 2048
+_CANDIDATES_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,10 @@ def iter_mined(mined: MinedNegatives) -> Iterator[list[Negative]]:
 def mine(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
     """Mines negatives for pairs.
 
-    Never a negative: what is judged relevant to the query in any split of the source, a document with
-    the text of such a positive, one with the text of the query. A document that two miners find
+    Never a negative: what is judged relevant in any split of the source, to the query or to one of the
+    same text under another id; a document with the text of such a positive, one with the text of the
+    query, one without text. The depth counts beyond the positives (and documents of their text) where
+    these are more than half of it. A document that two miners find
     counts for the one named first; the later one goes on down its list. Margins are taken from the
     pair's own positive. Under `accelerate launch` each process encodes and searches a share, and all
     return the same.
@@ -108,22 +110,51 @@ def mine(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
     return _Mining(pairs, args, seed).run()
 
 
+@dataclass(frozen=True)
+class _Reach:
+    """Queries that are searched to one depth, and their pairs.
+
+    Attributes:
+        queries: Positions of the queries, shape (n,).
+        pairs: Positions of their pairs, shape (m,).
+        at: Position of each pair's query in `queries`, shape (m,).
+        depth: How deep is searched.
+        own: How many candidates each query has at most, shape (n,).
+    """
+
+    queries: np.ndarray
+    pairs: np.ndarray
+    at: np.ndarray
+    depth: int
+    own: np.ndarray
+
+    def blocks(self, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the pairs' positions and their queries' in `queries`, in bounded numbers."""
+        step = min(_PAIRS_AT_ONCE, max(1, _CANDIDATES_AT_ONCE // max(1, width)))
+        for start in range(0, len(self.pairs), step):
+            yield self.pairs[start : start + step], self.at[start : start + step]
+
+
 class _Mining:
     """One call of `mine`, with what its steps share."""
 
     def __init__(self, pairs: Pairs, args: MiningArguments, seed: int) -> None:
         self.pairs, self.args, self.seed = pairs, args, seed
-        self.ranks = Ranks(cpu=choose_device(args.mining_device) == "cpu")
+        self.processes = Processes(cpu=choose_device(args.mining_device) == "cpu")
         self.queries, self.query_of_pair = np.unique(pairs.query_rows, return_inverse=True)
-        self.report = MiningReport(len(pairs), args.mined_per_miner, args.short_rows)
+        self.report = MiningReport(
+            len(pairs), args.mined_per_miner, args.short_rows, queries=len(self.queries)
+        )
         self.dense: DenseMiner | None = None
 
     def run(self) -> MinedNegatives:
         args = self.args
+        # What is wrong with them is said before anything is encoded.
+        self.terms = Terms(args) if "bm25" in args.miners else None
         self._read_known()
         needs_dense = "dense" in args.miners or args.margin_scores == "dense"
         if needs_dense:
-            self.dense = DenseMiner(self.pairs.source, args, self.queries, self.ranks)
+            self.dense = DenseMiner(self.pairs.source, args, self.queries, self.processes)
         names = [*args.miners, *(["random"] if args.short_rows == "random" else [])]
         sources = list(dict.fromkeys(names))
         taken = np.zeros((len(self.pairs), 0), dtype=np.int64)
@@ -135,36 +166,68 @@ class _Mining:
         return self._collect(sources, found)
 
     def _read_known(self) -> None:
-        """Reads the keys of all texts, and every judged positive of the pairs' queries."""
+        """Reads the keys of all texts, and every judged positive of the queries' texts."""
         source = self.pairs.source
         self.document_keys = document_keys(source)
-        ids = source.query_ids[self.queries]
-        self.query_keys = text_keys(source.queries.select(self.queries.tolist())["text"][:])
-        asked = {query: i for i, query in enumerate(ids)}
         judged = [
-            (asked[query], document)
+            (query, document)
             for qrels in source.qrels.values()
             for query, documents in qrels.items()
-            if query in asked
             for document, relevance in documents.items()
             if relevance > 0
         ]
-        rows = source.document_ids.get_indexer([document for _, document in judged])
-        positives = {(query, row) for (query, _), row in zip(judged, rows.tolist(), strict=True)}
+        queries = source.query_ids.get_indexer([query for query, _ in judged])
+        documents = source.document_ids.get_indexer([document for _, document in judged])
+        del judged
+        there = (queries >= 0) & (documents >= 0)
         # The pairs' own positives count as such also where a caller made the pairs himself.
-        positives.update(zip(self.query_of_pair.tolist(), self.pairs.positive_rows.tolist(), strict=True))
-        table = np.array(sorted(positives), dtype=np.int64)
+        queries = np.concatenate([queries[there], self.pairs.query_rows])
+        documents = np.concatenate([documents[there], self.pairs.positive_rows])
+        rows, of_judged = np.unique(queries, return_inverse=True)
+        keys = text_keys(source.queries.select(rows.tolist())["text"][:])
+        self.query_keys = keys[np.searchsorted(rows, self.queries)]
+        # A query is its text: what is relevant to it under one id is so under every other.
+        texts, self.text_of_query = np.unique(self.query_keys, return_inverse=True)
+        text = np.minimum(np.searchsorted(texts, keys), len(texts) - 1)
+        asked = (texts[text] == keys)[of_judged]
+        table = np.unique(np.stack([text[of_judged][asked], documents[asked]], axis=1), axis=0)
         self.positives = np.split(table[:, 1], np.cumsum(np.bincount(table[:, 0]))[:-1])
+        self.reaches = self._reaches()
         self.pair_keys = text_keys(
             f"{q}\t{d}"
             for q, d in zip(
-                ids[self.query_of_pair], source.document_ids[self.pairs.positive_rows], strict=True
+                source.query_ids[self.pairs.query_rows],
+                source.document_ids[self.pairs.positive_rows],
+                strict=True,
             )
         )
 
+    def _reaches(self) -> list[_Reach]:
+        """Returns the queries by the depth that they are searched to.
+
+        Documents with the text of a positive take up places as well. Depths are rounded, so that they are
+        few, and do not depend on which other queries there are.
+        """
+        depth = self.args.mining_depth
+        text = np.repeat(np.arange(len(self.positives)), [len(rows) for rows in self.positives])
+        table, key = np.unique(self.document_keys[np.concatenate(self.positives)], return_inverse=True)
+        place = np.minimum(np.searchsorted(table, self.document_keys), len(table) - 1)
+        copies = np.bincount(place[table[place] == self.document_keys], minlength=len(table))
+        text, key = np.unique(np.stack([text, key]), axis=1)
+        known = np.bincount(text, weights=copies[key]).astype(np.int64)[self.text_of_query]
+        own = np.where(2 * known > depth, depth + known, depth)
+        searched = depth * 2 ** np.ceil(np.log2(own / depth)).astype(np.int64)
+        reaches = []
+        for each in np.unique(searched):
+            queries = np.flatnonzero(searched == each)
+            pairs = np.flatnonzero(searched[self.query_of_pair] == each)
+            at = np.searchsorted(queries, self.query_of_pair[pairs])
+            reaches.append(_Reach(queries, pairs, at, int(each), own[queries]))
+        return reaches
+
     def _miner(self, name: str) -> Miner:
         if name == "bm25":
-            return BM25Miner(self.pairs.source, self.args)
+            return BM25Miner(self.pairs.source, self.args, self.terms)
         if name == "random":
             return RandomMiner(self.pairs.source, self.seed)
         assert self.dense is not None
@@ -185,28 +248,36 @@ class _Mining:
             sampled=args.mined_selection == "sampled" and miner.ranked,
             sample_from=args.sample_from,
         )
-        share = self.ranks.share(self.queries)
-        depth = min(args.mining_depth, len(self.pairs.source.corpus))
-        # With more processes than queries some have none.
-        nothing = Candidates(np.empty((0, depth), dtype=np.int64), np.empty((0, depth), dtype=np.float32))
-        candidates = self.ranks.join(miner.search(share, depth) if len(share) else nothing)
         by_dense = self.dense is not None and miner is not self.dense and args.margin_scores == "dense"
         scorer: Miner = self.dense if by_dense else miner  # type: ignore[assignment]
-        parts = []
-        for start in range(0, len(self.pairs), _PAIRS_AT_ONCE):
-            here = slice(start, start + _PAIRS_AT_ONCE)
-            parts.append(self._sift(candidates, here, rules, scorer, miner, taken[here], report))
-        rows, scores, ranks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        rows, scores, ranks = _nothing(len(self.pairs), rules.keep)
+        for reach in self.reaches:
+            candidates = self._search(miner, reach)
+            report.unanswered += int((candidates.rows == MISSING).all(axis=1).sum())
+            for here, at in reach.blocks(candidates.rows.shape[1]):
+                mine = Candidates(candidates.rows[at], candidates.scores[at])
+                found = self._sift(mine, here, rules, scorer, miner, taken[here], report)
+                rows[here], scores[here], ranks[here] = found
         kept = (rows != MISSING).sum(axis=1)
         report.kept = int(kept.sum())
         report.short_rows = int((kept < rules.keep).sum())
         report.empty_rows = int((kept == 0).sum())
         return Candidates(rows, scores), ranks
 
+    def _search(self, miner: Miner, reach: _Reach) -> Candidates:
+        """Returns the best documents of all queries of a reach, on every process."""
+        share = self.processes.share(self.queries[reach.queries])
+        depth = min(reach.depth, len(self.pairs.source.corpus))
+        # With more processes than queries some have none.
+        nothing = Candidates(np.empty((0, depth), dtype=np.int64), np.empty((0, depth), dtype=np.float32))
+        found = self.processes.join(miner.search(share, depth) if len(share) else nothing)
+        beyond = np.arange(found.rows.shape[1]) >= reach.own[:, None]
+        return Candidates(np.where(beyond, MISSING, found.rows), found.scores)
+
     def _sift(
         self,
-        candidates: Candidates,
-        here: slice,
+        mine: Candidates,
+        here: np.ndarray,
         rules: Rules,
         scorer: Miner,
         miner: Miner,
@@ -216,7 +287,6 @@ class _Mining:
         """Applies the rules to a block of pairs; returns rows, scores and ranks of what is kept."""
         queries = self.query_of_pair[here]
         positive_rows = self.pairs.positive_rows[here]
-        mine = Candidates(candidates.rows[queries], candidates.scores[queries])
         sieve = Sieve(mine, report)
         if miner.ranked:
             report.positives_beyond += int((~(mine.rows == positive_rows[:, None]).any(axis=1)).sum())
@@ -231,11 +301,14 @@ class _Mining:
         sieve.select(rules, self.seed, self.pair_keys[here])
         return _compact(sieve.alive, mine, rules.keep, miner.ranked)
 
-    def _known(self, here: slice) -> Known:
+    def _known(self, here: np.ndarray) -> Known:
         queries = self.query_of_pair[here]
-        positives = [self.positives[query] for query in queries]
+        each, of_pair = np.unique(queries, return_inverse=True)
+        positives = [self.positives[text] for text in self.text_of_query[each]]
         offsets = np.cumsum([0, *(len(rows) for rows in positives)])[:-1]
-        return Known(self.document_keys, self.query_keys[queries], np.concatenate(positives), offsets)
+        return Known(
+            self.document_keys, self.query_keys[queries], np.concatenate(positives), offsets, of_pair
+        )
 
     def _taken_keys(self, taken: np.ndarray) -> np.ndarray:
         return np.where(taken == MISSING, np.uint64(0), self.document_keys[np.maximum(taken, 0)])
@@ -265,26 +338,33 @@ class _Mining:
         short = np.stack([(rows == MISSING).sum(axis=1) for rows in found], axis=1)
         wanted, taken = short.sum(axis=1), np.concatenate(found, axis=1)
         keep = int(wanted.max())
-        most = max(len(rows) for rows in self.positives)
         # Another seed than the random miner's, whose documents are taken already.
         miner = RandomMiner(self.pairs.source, self.seed + 1)
-        candidates = miner.search(self.queries, 2 * (keep + taken.shape[1] + most) + 16)
-        parts = []
-        for start in range(0, len(self.pairs), _PAIRS_AT_ONCE):
-            here = slice(start, start + _PAIRS_AT_ONCE)
-            queries = self.query_of_pair[here]
-            mine = Candidates(candidates.rows[queries], candidates.scores[queries])
-            sieve = Sieve(mine, MinerReport())
-            sieve.drop_known(self._known(here), self._taken_keys(taken[here]))
-            alive = sieve.alive & (np.cumsum(sieve.alive, axis=1) <= wanted[here, None])
-            parts.append(_compact(alive, mine, keep, ranked=False))
-        rows, scores, ranks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        rows, scores, ranks = _nothing(len(self.pairs), keep)
+        for reach in self.reaches:
+            most = max(len(self.positives[text]) for text in self.text_of_query[reach.queries])
+            candidates = miner.search(self.queries[reach.queries], 2 * (keep + taken.shape[1] + most) + 16)
+            for here, at in reach.blocks(candidates.rows.shape[1]):
+                mine = Candidates(candidates.rows[at], candidates.scores[at])
+                sieve = Sieve(mine, MinerReport())
+                sieve.drop_known(self._known(here), self._taken_keys(taken[here]))
+                alive = sieve.alive & (np.cumsum(sieve.alive, axis=1) <= wanted[here, None])
+                rows[here], scores[here], ranks[here] = _compact(alive, mine, keep, ranked=False)
         left = (rows != MISSING).sum(axis=1)
         for column, name in enumerate(self.args.miners):
             used = np.minimum(left, short[:, column])
             self.report.miners[name].filled = int(used.sum())
             left = left - used
         return index, Candidates(rows, scores), ranks
+
+
+def _nothing(pairs: int, keep: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns rows, scores and ranks of pairs that have no negatives yet, shape (pairs, keep)."""
+    return (
+        np.full((pairs, keep), MISSING, dtype=np.int64),
+        np.full((pairs, keep), np.nan, dtype=np.float32),
+        np.zeros((pairs, keep), dtype=np.int32),
+    )
 
 
 def _compact(
@@ -295,9 +375,7 @@ def _compact(
     width = min(keep, depth)
     columns = np.argsort(~alive, axis=1, kind="stable")[:, :width]
     there = np.take_along_axis(alive, columns, axis=1)
-    rows = np.full((pairs, keep), MISSING, dtype=np.int64)
-    scores = np.full((pairs, keep), np.nan, dtype=np.float32)
-    ranks = np.zeros((pairs, keep), dtype=np.int32)
+    rows, scores, ranks = _nothing(pairs, keep)
     rows[:, :width] = np.where(there, np.take_along_axis(candidates.rows, columns, axis=1), MISSING)
     scores[:, :width] = np.where(there, np.take_along_axis(candidates.scores, columns, axis=1), np.nan)
     if ranked:

@@ -9,6 +9,7 @@ RULES = {
     "positive": "is a positive of the query",
     "equal to positive": "has the text of a positive under another id",
     "equal to query": "has the text of the query",
+    "empty": "has no text",
     "repeated": "has the text of a better ranked candidate",
     "earlier miner": "was kept under an earlier miner's name",
     "rank": "ranks above --rank_from",
@@ -19,6 +20,11 @@ RULES = {
     "selection": "not among those taken (--mined_per_miner, --mined_selection)",
 }
 """Why a candidate is not a negative, in the order in which the rules are applied."""
+
+_RARE = ("empty",)
+"""Rules that are told of only where they dropped something."""
+_WARN_ABOVE = 0.03
+"""Share of the queries without any candidate from which there is a warning."""
 
 
 @dataclass
@@ -33,15 +39,17 @@ class MinerReport:
         empty_rows: Pairs without any, part of `short_rows`.
         filled: Random documents put in for them (``--short_rows random``).
         positives_beyond: Pairs whose positive is not within the depth.
+        unanswered: Queries without any candidate.
     """
 
     candidates: int = 0
     kept: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
+    dropped: dict[str, int] = field(default_factory=lambda: {rule: 0 for rule in RULES if rule not in _RARE})
     short_rows: int = 0
     empty_rows: int = 0
     filled: int = 0
     positives_beyond: int = 0
+    unanswered: int = 0
 
 
 @dataclass
@@ -53,16 +61,24 @@ class MiningReport:
         per_miner: Negatives asked for, for each pair and miner.
         short_rows: What was done about short rows: "keep" or "random".
         miners: Figures by miner, in the order of the miners.
+        queries: Queries that the pairs have between them.
     """
 
     pairs: int
     per_miner: int
     short_rows: str
     miners: dict[str, MinerReport] = field(default_factory=dict)
+    queries: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the figures as plain values."""
-        return asdict(self)
+        """Returns the figures as plain values; those of queries without candidates where there are any."""
+        values = asdict(self)
+        if not any(miner.unanswered for miner in self.miners.values()):
+            del values["queries"]
+        for miner in values["miners"].values():
+            if not miner["unanswered"]:
+                del miner["unanswered"]
+        return values
 
     def lines(self) -> list[str]:
         """Returns the figures as lines for a person."""
@@ -86,4 +102,15 @@ class MiningReport:
                     f"  {miner.short_rows:,} pairs are short of negatives "
                     f"({miner.empty_rows:,} have none): {remedy}"
                 )
-        return lines
+        return lines + self.warnings()
+
+    def warnings(self) -> list[str]:
+        """Returns what to do where a miner found nothing at all for many queries, or nothing."""
+        return [
+            f"WARNING: {name} found no candidate for {miner.unanswered:,} of {self.queries:,} queries "
+            f"({miner.unanswered / self.queries:.1%}): they share no term with any document. If they are in "
+            "the documents' language, give --bm25_tokenizer a Hugging Face tokenizer that knows it; if not, "
+            "mine with --miners dense and an encoder of both."
+            for name, miner in self.miners.items()
+            if self.queries and miner.unanswered > _WARN_ABOVE * self.queries
+        ]

@@ -19,14 +19,14 @@ import torch
 from syneg.mining import embeddings
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import mine
-from syneg.mining.ranks import Ranks
+from syneg.mining.candidates import Processes
 from tests.stand_in import tiny_source
 
 embeddings.SHARD_ROWS = 16  # so that both processes have something to encode
 args = MiningArguments(miners="bm25,dense,random", encoder=sys.argv[1], mining_cache=sys.argv[2],
                        mined_per_miner=3, relative_margin="{}", mining_device="cpu")
 mined = mine(tiny_source().pairs("train"), args, seed=4)
-rank = Ranks()
+rank = Processes()
 assert rank.world == 2
 np.savez(f"{sys.argv[2]}/{rank.rank}.npz", offsets=mined.offsets, rows=mined.document_rows,
          ranks=mined.ranks, scores=mined.scores)
