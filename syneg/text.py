@@ -48,6 +48,7 @@ _V1 = regex.VERSION1
 _NO_BLANKS = regex.compile(_BLANKLESS, _V1)
 _LETTER = regex.compile(rf"[{_LETTERS}]", _V1)
 _COUNTED = regex.compile(rf"{_BLANKLESS}[{_MARKS}]*|[[\S]--{_BLANKLESS}]+", _V1)
+_LOOSE_BLANK = regex.compile(rf"(?<={_BLANKLESS}[{_MARKS}]*) | (?={_BLANKLESS})", _V1)
 _RUN = regex.compile(rf"{_BLANKLESS}[{_MARKS}]*|{_SPACED}[{_SPACED}{_MARKS}]*", _V1)
 _ASCII_RUN = re.compile(r"\w+", re.ASCII)
 _WORD = regex.compile(
@@ -87,17 +88,20 @@ WORDS_VERSION = f"2, Unicode {unicodedata.unidata_version}"
 def normal_text(text: str) -> str:
     """Returns the form in which two texts count as equal: what a reader cannot tell apart, and case.
 
-    Lower case, single blanks, one Unicode form (NFC), letters of one width (full-width Latin, half-width
-    kana), nothing invisible (joiners, marks of direction, soft hyphens). A capital I with a dot is an i.
-    Accents, vowel signs, figures and punctuation count: H₂O is not H2O.
+    Lower case, single blanks, none beside a character of a script without blanks, one Unicode form (NFC),
+    letters of one width (full-width Latin, half-width kana), nothing invisible (joiners, marks of
+    direction, soft hyphens). A capital I with a dot is an i. Accents, vowel signs, figures and punctuation
+    count: H₂O is not H2O.
     """
     if text.isascii():
         return " ".join(text.casefold().split())
-    if not _PLAIN(text):
+    plain = _PLAIN(text)
+    if not plain:
         text = _seen(_IGNORED.sub("", text)).replace("İ", "i").replace("i\u0307", "i").replace("I\u0307", "i")
     # Folding takes some composed letters apart, so the form comes last (and once before, Unicode 3.13).
     folded = unicodedata.normalize("NFD", text).casefold()
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+    folded = " ".join(unicodedata.normalize("NFC", folded).split())
+    return folded if plain else _LOOSE_BLANK.sub("", folded)
 
 
 def _seen(text: str) -> str:

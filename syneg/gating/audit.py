@@ -17,7 +17,7 @@ from syneg.errors import InputError
 from syneg.gating.features import FEATURES, surface_features
 from syneg.mining.candidates import mix
 from syneg.rows import SYNTHETIC, Row
-from syneg.text import text_keys
+from syneg.text import text_keys, units, words
 
 WARN_ABOVE = 0.8
 _FOLDS = 5
@@ -186,9 +186,9 @@ def _draw(rows: Iterable[Row], seed: int, at_most: int) -> tuple[np.ndarray, np.
 
 def _describe(report: AuditReport, texts: np.ndarray, labels: np.ndarray) -> None:
     for name, here in (("synthetic", labels), ("mined", ~labels)):
-        words = [text.lower().split() for text in texts[here]]
-        report.length[name] = np.quantile([len(w) for w in words], [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
-        report.vocabulary[name] = len(set([word for text in words for word in text][:20_000]))
+        split = [units(text.lower()) for text in texts[here]]
+        report.length[name] = np.quantile([len(w) for w in split], [0.05, 0.25, 0.5, 0.75, 0.95]).tolist()
+        report.vocabulary[name] = len(set([word for text in split for word in text][:20_000]))
 
 
 def _separability(
@@ -226,7 +226,9 @@ def _words() -> Any:
     from sklearn.pipeline import make_pipeline
 
     return make_pipeline(
-        TfidfVectorizer(min_df=3, sublinear_tf=True, max_features=50_000),
+        TfidfVectorizer(
+            tokenizer=words, token_pattern=None, min_df=3, sublinear_tf=True, max_features=50_000
+        ),
         LogisticRegression(C=10, max_iter=300),
     )
 
@@ -252,9 +254,9 @@ def _telling(
 
 
 def _telling_words(texts: np.ndarray, labels: np.ndarray, most: int = 12) -> tuple[list[str], list[str]]:
-    words = _words().fit(texts, labels)
-    names = words[0].get_feature_names_out()
-    order = np.argsort(words[1].coef_[0])
+    classifier = _words().fit(texts, labels)
+    names = classifier[0].get_feature_names_out()
+    order = np.argsort(classifier[1].coef_[0])
     return names[order[::-1][:most]].tolist(), names[order[:most]].tolist()
 
 

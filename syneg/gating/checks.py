@@ -1,9 +1,10 @@
 """The gate `checks`: what can be told without a model.
 
-For every negative: empty, the text of the positive or of the query, twice in its row. For synthetic
-ones besides: refusal, chatter, leaked format, length against the positive, copied from the positive or
-the query, wrong language, repeated across the data set (mined ones repeat by nature: a document may be
-near to many queries).
+For every negative: empty, the text of the positive or of the query, a positive of a query of the same
+text, twice in its row. For synthetic ones besides: refusal, chatter, leaked format, length against the
+positive, copied from the positive or the query, wrong language, repeated across the data set (mined ones
+repeat by nature: a document may be near to many queries). Lengths and copies are told by words, and by
+characters in scripts without blanks (see `text.units`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from syneg.gating import patterns
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.duplicates import Duplicates
 from syneg.gating.gate import Tolls
+from syneg.gating.known import KnownPositives
 from syneg.rows import SYNTHETIC, Negative, Row, make_dropped
 from syneg.stages import Draft
-from syneg.text import normal_text
+from syneg.text import normal_text, units
 
 _COPIED_WORDS = 5
 _LANGUAGE_WORDS = 20
-"""Below this many words the language cannot be told reliably."""
+"""Below this many words (or characters) the language cannot be told reliably."""
 _LANGUAGE_CONFIDENCE = 0.9
 
 Finding = tuple[str, str]
@@ -35,6 +37,7 @@ class Checks:
 
     Args:
         args: The bounds.
+        known: The positives of all queries, of whatever id; without it only a row's own positive is known.
 
     Raises:
         InputError: For a language that is not known.
@@ -43,8 +46,9 @@ class Checks:
     name = "checks"
     group = 1
 
-    def __init__(self, args: GatingArguments) -> None:
+    def __init__(self, args: GatingArguments, known: KnownPositives | None = None) -> None:
         self.args = args
+        self.known = known
         self._duplicates = Duplicates(args.near_duplicate)
         self._count = 0
         if args.language not in ("any", "positive") and args.language not in _identifier().labels:
@@ -87,6 +91,8 @@ class Checks:
             return "copy of the positive", "It is the positive's text."
         if text == normal_text(row["query"]):
             return "copy of the query", "It is the query's text."
+        if self.known and self.known.is_positive(row["query"], negative["text"], negative["doc_id"]):
+            return "positive of the same query", "It is a positive of a query of the same text."
         if text in seen:
             return "twice in its row", "The same text is among the row's negatives already."
         if negative["source"] != SYNTHETIC:
@@ -116,12 +122,12 @@ class Checks:
             yield kind, f"It repeats synthetic negative {name}, similarity {similarity:.2f}."
 
     def _length(self, row: Row, text: str) -> Finding | None:
-        words, positive = len(text.split()), max(1, len(row["positive"].split()))
-        ratio = words / positive
+        length, positive = len(units(text)), max(1, len(units(row["positive"])))
+        ratio = length / positive
         if ratio < self.args.min_length_ratio:
-            return "too short", f"{words} words, {ratio:.2f} of the positive's {positive}."
+            return "too short", f"{length} words, {ratio:.2f} of the positive's {positive}."
         if ratio > self.args.max_length_ratio:
-            return "too long", f"{words} words, {ratio:.2f} of the positive's {positive}."
+            return "too long", f"{length} words, {ratio:.2f} of the positive's {positive}."
         return None
 
     def _copy(self, row: Row, text: str) -> Finding | None:
@@ -136,11 +142,11 @@ class Checks:
 
     def _language(self, row: Row, text: str) -> Finding | None:
         expected = self.args.language
-        if expected == "any" or len(text.split()) < _LANGUAGE_WORDS:
+        if expected == "any" or len(units(text)) < _LANGUAGE_WORDS:
             return None
         if expected == "positive":
             expected, sure = _language(row["positive"])
-            if len(row["positive"].split()) < _LANGUAGE_WORDS or sure < _LANGUAGE_CONFIDENCE:
+            if len(units(row["positive"])) < _LANGUAGE_WORDS or sure < _LANGUAGE_CONFIDENCE:
                 return None
         found, sure = _language(text)
         if found == expected or sure < _LANGUAGE_CONFIDENCE:
@@ -151,14 +157,14 @@ class Checks:
 def copied_share(text: str, original: str, words: int = _COPIED_WORDS) -> float:
     """Returns which share of the text's sequences of `words` words stand in the original too.
 
-    A text of fewer words is one sequence.
+    Words are `text.units`, in the form in which texts are compared. A text of fewer words is one sequence.
     """
     own, others = _sequences(text, words), _sequences(original, words)
     return len(own & others) / len(own) if own else 0.0
 
 
 def _sequences(text: str, words: int) -> set[tuple[str, ...]]:
-    parts = text.casefold().split()
+    parts = units(normal_text(text))
     return {tuple(parts[i : i + words]) for i in range(max(1, len(parts) - words + 1))} if parts else set()
 
 
@@ -172,4 +178,5 @@ def _identifier() -> Any:
 @lru_cache(maxsize=4096)
 def _language(text: str) -> tuple[str, float]:
     """Returns the ISO code of a text's language, and how sure that is (0 to 1)."""
-    return _identifier().classify(text)
+    # Half a surrogate pair has no UTF-8, which the identifier reads.
+    return _identifier().classify(text.encode("utf-8", "replace").decode("utf-8"))

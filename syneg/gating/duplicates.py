@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from syneg.text import text_keys
+from syneg.text import normal_text, text_keys, units
 
 _PERMUTATIONS = 64
 _WORDS = 3
@@ -26,7 +26,7 @@ class Duplicates:
     What it remembers is in a temporary file, so that millions of texts take no memory.
 
     Args:
-        threshold: Jaccard similarity of 3-word sequences from which two texts are duplicates, as
+        threshold: Jaccard similarity of sequences of 3 `text.units` from which two texts are duplicates, as
             MinHash estimates it (standard error up to 0.06); 0 for equal texts only.
     """
 
@@ -96,7 +96,7 @@ def _signature(text: str) -> np.ndarray:
     """Returns the MinHash of the text's word sequences, shape (64,), uint32."""
     from datasketch import MinHash
 
-    words = text.casefold().split()
+    words = units(normal_text(text))
     shingles = {" ".join(words[i : i + _WORDS]) for i in range(max(1, len(words) - _WORDS + 1))}
     hashed = MinHash(num_perm=_PERMUTATIONS)
     hashed.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in sorted(shingles)])

@@ -7,17 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_WORD = re.compile(r"\w+")
-_SENTENCE = re.compile(r"[.!?]+(?:\s|$)")
+from syneg.text import letter_runs
+
+# Chinese, Japanese, Hindi and Arabic end a sentence otherwise, the first two without a blank.
+_SENTENCE = re.compile(r"[.!?]+(?:\s|$)|[。！？｡।॥؟۔]+")
 
 _COUNTS: dict[str, re.Pattern[str]] = {
     "digits": re.compile(r"\d"),
     "capital letters": re.compile(r"[A-Z]"),
-    "commas": re.compile(r","),
-    "semicolons and colons": re.compile(r"[;:]"),
-    "brackets": re.compile(r"[()\[\]]"),
+    "commas": re.compile(r"[,，、،]"),
+    "semicolons and colons": re.compile(r"[;:；：؛]"),
+    "brackets": re.compile(r"[()\[\]（）［］【】]"),
     "dashes": re.compile(r"[-–—]"),
-    "quotation marks": re.compile(r"[\"“”]"),
+    "quotation marks": re.compile(r"[\"“”「」『』]"),
     "line breaks": re.compile(r"\n"),
     "characters beyond ASCII": re.compile(r"[^\x00-\x7f]"),
     "double spaces": re.compile(r"  "),
@@ -43,7 +45,7 @@ def surface_features(texts: Sequence[str]) -> np.ndarray:
 
 
 def _features(text: str) -> list[float]:
-    words = _WORD.findall(text.lower())
+    words = letter_runs(text.lower())
     first = words[:50]
     characters = max(1, len(text))
     return [
@@ -52,5 +54,5 @@ def _features(text: str) -> list[float]:
         float(np.mean([len(word) for word in words])) if words else 0.0,
         len(set(first)) / max(1, len(first)),
         *(100 * len(pattern.findall(text)) / characters for pattern in _COUNTS.values()),
-        float(text.rstrip()[-1:] in ".!?"),
+        float(text.rstrip()[-1:] in ".!?。！？｡।॥؟۔"),
     ]

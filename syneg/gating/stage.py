@@ -9,9 +9,10 @@ from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
 from syneg.gating.gate import Gate, Tolls
+from syneg.gating.known import KnownPositives
 from syneg.llm.requests import Engine
 from syneg.mining.stage import Mining
-from syneg.stages import Draft, Stage
+from syneg.stages import Draft, SizedPairs, Stage
 from syneg.writing.arguments import GenerationArguments
 
 
@@ -69,6 +70,11 @@ class Gating(Stage):
         if self._gates is None:
             self._gates = list(self._make())
         return self._gates
+
+    def prepare(self, pairs: SizedPairs) -> None:
+        """Reads which documents are positives of which query's text, whatever id the query has."""
+        if self._checks is not None:
+            self._checks.known = KnownPositives((p.query, p.positive, p.positive_id) for p in pairs)
 
     def apply(self, drafts: list[Draft]) -> list[Draft]:
         """Sends drafts through one gate after the other."""
