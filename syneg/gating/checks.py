@@ -27,6 +27,7 @@ _COPIED_WORDS = 5
 _LANGUAGE_WORDS = 20
 """Below this many words (or characters) the language cannot be told reliably."""
 _LANGUAGE_CONFIDENCE = 0.9
+_VARIETIES = {"zh": "zh", "wuu": "zh", "yue": "zh", "ar": "ar", "ary": "ar", "arz": "ar"}
 
 Finding = tuple[str, str]
 """Kind of reason (counted) and the reason itself (kept with what is dropped)."""
@@ -141,7 +142,7 @@ class Checks:
         return None
 
     def _language(self, row: Row, text: str) -> Finding | None:
-        expected = self.args.language
+        expected = _VARIETIES.get(self.args.language, self.args.language)
         if expected == "any" or len(units(text)) < _LANGUAGE_WORDS:
             return None
         if expected == "positive":
@@ -177,6 +178,15 @@ def _identifier() -> Any:
 
 @lru_cache(maxsize=4096)
 def _language(text: str) -> tuple[str, float]:
-    """Returns the ISO code of a text's language, and how sure that is (0 to 1)."""
+    """Returns the ISO code of a text's language, and how sure that is (0 to 1).
+
+    Varieties that are written nearly alike are one language: each alone would never be sure.
+    """
     # Half a surrogate pair has no UTF-8, which the identifier reads.
-    return _identifier().classify(text.encode("utf-8", "replace").decode("utf-8"))
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    language, sure = _identifier().classify(text)
+    if (whole := _VARIETIES.get(language)) is None:
+        return language, sure
+    return whole, float(
+        sum(share for code, share in _identifier().rank(text) if _VARIETIES.get(code) == whole)
+    )

@@ -152,7 +152,8 @@ class BM25Miner:
                     [vocabulary.setdefault(term, len(vocabulary)) for term in terms]
                     for terms in self._document_terms()
                 ]
-                index.index((ids, vocabulary), show_progress=False)
+                with np.errstate(invalid="ignore"):  # Documents of no terms have a mean length of 0.
+                    index.index((ids, vocabulary), show_progress=False)
                 index.save(folder)
         return bm25s.BM25.load(args.cache_folder / "bm25" / key, mmap=True)
 

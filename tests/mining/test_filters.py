@@ -6,6 +6,7 @@ import pytest
 from syneg.mining.candidates import MISSING, Candidates, mix, order
 from syneg.mining.filters import Known, Rules, Sieve
 from syneg.mining.report import MinerReport
+from syneg.text import text_keys
 
 
 def sieve_of(rows: list[list[int]], scores: list[list[float]] | None = None) -> Sieve:
@@ -98,3 +99,37 @@ def test_sample_is_of_the_best_and_the_same_in_any_block() -> None:
 def test_equal_scores_are_ordered_by_row() -> None:
     ordered = order(np.array([[5, MISSING, 2, 9]]), np.array([[0.5, 3.0, 0.5, 0.7]]))
     assert ordered.rows.tolist() == [[9, 2, 5, MISSING]]
+
+
+def test_what_has_no_text_is_dropped_and_told_of_only_then() -> None:
+    keys = text_keys(["x", " \n", "\u200b", "y"]).tolist()
+    sieve = sieve_of([[1, 2, 3]])
+    assert "empty" not in sieve.report.dropped
+    sieve.drop_known(known(keys, [99], [[0]]), taken=np.zeros((1, 0), dtype=np.uint64))
+    assert alive(sieve) == [[3]] and sieve.report.dropped["empty"] == 2
+
+
+def test_many_positives_are_looked_up_as_they_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.where(rng.random((40, 30)) < 0.1, MISSING, rng.integers(0, 50, (40, 30)))
+    positives = [rng.integers(0, 50, rng.integers(1, 20)).tolist() for _ in range(40)]
+    keys = rng.integers(0, 2**63, 50, dtype=np.int64).tolist()
+    found = []
+    for most in (2**24, 0):
+        monkeypatch.setattr("syneg.mining.filters._MOST_COMPARED", most)
+        sieve = sieve_of(rows.tolist())
+        sieve.drop_known(known(keys, [1] * 40, positives), taken=np.zeros((40, 0), dtype=np.uint64))
+        found.append((alive(sieve), sieve.report.dropped))
+    assert found[0] == found[1]
+    for line, own, kept in zip(rows.tolist(), positives, found[0][0], strict=True):
+        assert set(kept) == set(line) - set(own) - {MISSING}
+
+
+def test_pairs_of_one_query_share_its_positives() -> None:
+    one = known([10, 11, 12], [90, 91, 90], [[0, 1], [2]])
+    shared = Known(
+        one.document_keys, one.query_keys, one.positive_rows, one.positive_offsets, np.array([0, 1, 0])
+    )
+    sieve = sieve_of([[0, 1, 2], [0, 1, 2], [0, 1, 2]])
+    sieve.drop_known(shared, taken=np.zeros((3, 0), dtype=np.uint64))
+    assert alive(sieve) == [[2], [0, 1], [2]]

@@ -174,3 +174,90 @@ def test_no_pairs_are_said(arguments) -> None:
 def test_an_unknown_language_is_named(arguments) -> None:
     with pytest.raises(InputError, match=r"'klingon': no stemmer. Known: .*english"):
         mine(tiny_source().pairs("train"), arguments(miners="bm25", bm25_language="klingon"))
+
+
+def small(documents: list[str], queries: list[str], **qrels: dict[str, dict[str, int]]) -> Source:
+    """Returns a source with documents d0 ... and queries q0 ..."""
+    return Source(
+        "small",
+        Dataset.from_dict(
+            {
+                "id": [f"d{i}" for i in range(len(documents))],
+                "title": [""] * len(documents),
+                "text": documents,
+            },
+            features=CORPUS_FEATURES,
+        ),
+        Dataset.from_dict(
+            {"id": [f"q{i}" for i in range(len(queries))], "text": queries}, features=QUERY_FEATURES
+        ),
+        qrels,
+    )
+
+
+def test_a_query_is_its_text_in_every_miner_and_split(arguments) -> None:
+    documents = [f"the river bends in note {i}" for i in range(12)] + ["THE river bends in note 3"]
+    queries = ["what bends", "What  Bends", "wh\u200bat bends", "what carries"]
+    source = small(
+        documents,
+        queries,
+        train={"q0": {"d0": 1, "d9": 0}, "q3": {"d8": 1}},
+        dev={"q1": {"d3": 1}},
+        test={"q2": {"d5": 1}},
+    )
+    options = {"miners": "bm25,dense,random", "relative_margin": "{}", "mined_per_miner": 12}
+    mined = mine(source.pairs("train"), arguments(**options))
+    first, second = ({n["doc_id"] for n in group} for group in mined)
+    # What is a positive under another id of the query, and the document with such a one's text.
+    assert first == {f"d{i}" for i in range(12)} - {"d0", "d3", "d5"}
+    # What stands in the corpus twice comes once.
+    assert second | {"d12"} == {f"d{i}" for i in range(13)} - {"d8"} and len(second) == 11
+    filled = mine(source.pairs("train"), arguments(**{**options, "miners": "bm25"}, short_rows="random"))
+    assert not {"d0", "d3", "d5", "d12"} & {n["doc_id"] for n in next(iter(filled))}
+
+
+def test_a_document_without_text_is_no_negative(arguments) -> None:
+    source = small(
+        ["the river bends", "", " \n", "the copper bends"], ["what bends"], train={"q0": {"d0": 1}}
+    )
+    options = {"miners": "dense,random", "relative_margin": "{}", "short_rows": "random"}
+    mined = mine(source.pairs("train"), arguments(**options))
+    assert {n["doc_id"] for n in next(iter(mined))} == {"d3"}
+    assert mined.report.miners["dense"].dropped["empty"] == 2
+    assert "  dropped 2: has no text" in mined.report.lines()
+
+
+def test_many_positives_do_not_use_up_the_depth(arguments) -> None:
+    # q0 has 9 positives and one of them three times more; the depth of 8 is eaten up but for its own.
+    documents = [f"the river bends in note {i}" for i in range(9)] + ["the river bends in note 0"] * 3
+    documents += [f"a river bends far from the coast in winter, part {i}" for i in range(30)]
+    many = {f"d{i}": 1 for i in range(9)}
+    source = small(documents, ["the river bends in note", "river part"], train={"q0": many, "q1": {"d12": 1}})
+    options = {"miners": "bm25", "relative_margin": "{}", "mined_per_miner": 8, "mining_depth": 8}
+    mined = mine(source.pairs("train"), arguments(**options))
+    groups = list(mined)
+    assert all(len(group) == 8 for group in groups[:9])
+    # Ranks count what stands above: 9 positives and 3 of one's text.
+    assert [n["rank"] for n in groups[0]] == list(range(13, 21))
+    # An ordinary query's positive takes up a place, as ever.
+    assert len(groups[9]) <= 8 and max(n["rank"] for n in groups[9]) <= 8
+    report = mined.report.miners["bm25"]
+    assert report.candidates == report.kept + sum(report.dropped.values()) == 9 * (8 + 12) + 8
+    assert report.positives_beyond == 0
+    # A query's negatives do not depend on which others are mined, however many positives those have.
+    alone = mine(source.pairs("train").select([9]), arguments(**options))
+    assert rows_of(alone) == rows_of(mined)[9:]
+
+
+def test_queries_without_candidates_are_warned_of(arguments) -> None:
+    documents = [f"the river bends in note {i}" for i in range(6)]
+    train = {f"q{i}": {"d0": 1} for i in range(100)}
+    for strange, warned in ((0, False), (3, False), (4, True)):
+        queries = [f"xyzzy{i}" if i < strange else f"river {i}" for i in range(100)]
+        report = mine(small(documents, queries, train=train).pairs("train"), arguments(miners="bm25")).report
+        assert report.miners["bm25"].unanswered == strange
+        lines = [line for line in report.lines() if line.startswith("WARNING: bm25 found no candidate")]
+        assert len(lines) == warned
+        values = report.to_dict()
+        assert ("queries" in values) == ("unanswered" in values["miners"]["bm25"]) == bool(strange)
+    assert "4 of 100 queries (4.0%)" in lines[0] and "--bm25_tokenizer" in lines[0]
