@@ -24,7 +24,7 @@ from tests.stand_in import tiny_source
 
 embeddings.SHARD_ROWS = 16  # so that both processes have something to encode
 args = MiningArguments(miners="bm25,dense,random", encoder=sys.argv[1], mining_cache=sys.argv[2],
-                       mined_per_miner=3, relative_margin="{}", mining_device="cpu")
+                       mined_per_miner=3, relative_margin="{}", mining_device="cpu", mining_depth=int(sys.argv[3]))
 mined = mine(tiny_source().pairs("train"), args, seed=4)
 rank = Processes()
 assert rank.world == 2
@@ -34,8 +34,10 @@ torch.distributed.destroy_process_group()
 """
 
 
+# With 3 the queries of two positives are searched deeper than the others.
 @pytest.mark.distributed
-def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("depth", [100, 3])
+def test_two_processes_find_what_one_finds(tmp_path: Path, depth: int) -> None:
     encoder = tiny_encoder(tmp_path)
     (tmp_path / "script.py").write_text(SCRIPT)
     root = Path(__file__).parents[2]
@@ -47,7 +49,14 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     }
     # What `accelerate launch` starts on GPUs; for CPUs alone it wants MPI.
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", str(free_port()), str(tmp_path / "script.py"), encoder, str(tmp_path)]
+    command += [
+        "--master_port",
+        str(free_port()),
+        str(tmp_path / "script.py"),
+        encoder,
+        str(tmp_path),
+        str(depth),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     args = MiningArguments(
@@ -57,6 +66,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         mined_per_miner=3,
         relative_margin="{}",
         mining_device="cpu",
+        mining_depth=depth,
     )
     alone = mine(tiny_source().pairs("train"), args, seed=4)
     for rank in (0, 1):
