@@ -24,7 +24,8 @@ from tests.stand_in import tiny_source
 
 embeddings.SHARD_ROWS = 16  # so that both processes have something to encode
 args = MiningArguments(miners="bm25,dense,random", encoder=sys.argv[1], mining_cache=sys.argv[2],
-                       mined_per_miner=3, relative_margin="{}", mining_device="cpu", mining_depth=int(sys.argv[3]))
+                       mined_per_miner=3, relative_margin="{}", mining_device="cpu",
+                       mining_depth=int(sys.argv[3]))
 mined = mine(tiny_source().pairs("train"), args, seed=4)
 rank = Processes()
 assert rank.world == 2
