@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from syneg.sources.loading import load_source
+from syneg.sources.loading import load_source, source_of
 from syneg.sources.source import (
     CORPUS_FEATURES,
     QUERY_FEATURES,
@@ -22,4 +22,5 @@ __all__ = [
     "SourceArguments",
     "document_text",
     "load_source",
+    "source_of",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from syneg.errors import InputError, nearest
@@ -19,17 +21,32 @@ from syneg.errors import InputError, nearest
 CORPUS_FEATURES = Features({name: Value("string") for name in ("id", "title", "text")})
 QUERY_FEATURES = Features({name: Value("string") for name in ("id", "text")})
 
-Qrels = dict[str, dict[str, int]]
-"""query id -> document id -> relevance; above 0 is relevant."""
+Qrels = dict[str, dict[str, float]]
+"""query id -> document id -> relevance; above 0 is relevant. Whole numbers are held as int."""
+
+TRAIN, TEST = "train", "test"
+
+_BLANK = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
+"""Texts in which nothing is seen, for Arrow's RE2: blanks, controls, marks of no width."""
+_BREAKS_A_LINE = re.compile("[\t\n\r\ud800-\udfff]")
 
 
 @dataclass
 class SourceArguments:
-    """Which source to read."""
+    """Which source to read.
+
+    Raises:
+        InputError: For a share that is none.
+    """
 
     source: str = field(
         default="pydocs",
-        metadata={"help": "A BEIR folder, a Hub id, mteb:TaskName, or pydocs (the embedded one)."},
+        metadata={
+            "help": "A BEIR folder; a file or folder of pairs (CSV, TSV, JSON Lines, JSON or Parquet); "
+            "documents "
+            "alone (the same, or a folder of .txt or .md files); a Hub id; mteb:TaskName; or pydocs (the "
+            "embedded one)."
+        },
     )
     split: str = field(default="train", metadata={"help": "The split of the qrels."})
     unknown_documents: str = field(
@@ -39,6 +56,36 @@ class SourceArguments:
             "choices": ["error", "skip"],
         },
     )
+    query_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs: the column of the queries; found by its name (query, question ...) if null."
+        },
+    )
+    positive_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs: the column of the positives; documents alone: that of their texts. Found by "
+            "its name "
+            "(positive, answer, passage, context, text ...) if null."
+        },
+    )
+    test_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the queries of split train that a split test is cut from, where the "
+            "source has none. "
+            "No document is relevant on both sides."
+        },
+    )
+    test_seed: int = field(
+        default=0,
+        metadata={"help": "Seed of that cut. It is not --seed, so that every command cuts the same."},
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_share < 1:
+            raise InputError(f"--test_share is {self.test_share}; it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True)
@@ -64,7 +111,7 @@ class Source:
         name: What it is called in cards and result files.
         corpus: Documents with columns id, title, text.
         queries: Queries with columns id, text.
-        qrels: Judgements by split.
+        qrels: Judgements by split. Documents alone have none, and no queries.
         skipped: How many judgements of each split named an unknown document or query.
         notes: Lines a person should read, such as what was left out in making it.
     """
@@ -91,12 +138,28 @@ class Source:
         part = self.corpus if rows is None else self.corpus.select(_as_list(rows))
         return [document_text(t, x) for t, x in zip(part["title"][:], part["text"][:], strict=True)]
 
+    @cached_property
+    def blank_documents(self) -> np.ndarray:
+        """Which documents have neither title nor text, shape (documents,); they are never negatives."""
+        return _blank(self.corpus, ("title", "text"))
+
+    @cached_property
+    def blank_queries(self) -> np.ndarray:
+        """Which queries have no text, shape (queries,)."""
+        return _blank(self.queries, ("text",))
+
     def judgements(self, split: str) -> Qrels:
         """Returns the qrels of a split.
 
         Raises:
             InputError: Where there is no such split; names those there are.
         """
+        if not self.qrels:
+            raise InputError(
+                f"{self.name}: these are documents alone, without queries and judgements, so there is "
+                "no split "
+                f"{split!r}. Give pairs, or a BEIR folder with queries.jsonl and qrels."
+            )
         if split not in self.qrels:
             raise InputError(
                 f"{self.name}: no split {split!r}.{nearest(split, self.qrels)} "
@@ -110,19 +173,74 @@ class Source:
         Raises:
             InputError: Where the split is missing or holds no positive.
         """
+        query_rows, positive_rows = self._positive_rows(split)
+        if not len(query_rows):
+            raise InputError(f"{self.name}: split {split!r} has no judgement above 0, so no pair.")
+        seen = ~self._without_text(query_rows, positive_rows)
+        if not seen.any():
+            raise InputError(f"{self.name}: split {split!r} has no pair of which both sides have a text.")
+        return Pairs(self, query_rows[seen], positive_rows[seen])
+
+    def pairs_without_text(self, split: str) -> int:
+        """Returns how many pairs of a split `pairs` leaves out: those of which a side has no text."""
+        return int(self._without_text(*self._positive_rows(split)).sum())
+
+    def _positive_rows(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         qrels = self.judgements(split)
         pairs = [(q, d) for q, docs in qrels.items() for d, relevance in docs.items() if relevance > 0]
-        if not pairs:
-            raise InputError(f"{self.name}: split {split!r} has no judgement above 0, so no pair.")
-        return Pairs(
-            self,
+        return (
             self.query_ids.get_indexer([q for q, _ in pairs]),
             self.document_ids.get_indexer([d for _, d in pairs]),
         )
 
+    def _without_text(self, query_rows: np.ndarray, positive_rows: np.ndarray) -> np.ndarray:
+        return self.blank_queries[query_rows] | self.blank_documents[positive_rows]
+
+    @staticmethod
+    def from_pairs(
+        pairs: Any,
+        name: str = "pairs",
+        query_column: str | None = None,
+        positive_column: str | None = None,
+        test_share: float = 0.0,
+        seed: int = 0,
+    ) -> Source:
+        """Makes a source of pairs in memory, as `load_source` does of a file.
+
+        Args:
+            pairs: A pandas DataFrame or a `datasets.Dataset`; or a list of mappings, or of tuples (query,
+                positive, any number of negatives).
+            name: What the source is called.
+            query_column: The column of the queries; found by its name where it is None.
+            positive_column: The column of the positives, likewise.
+            test_share: Share of the queries that a split "test" is cut from.
+            seed: Seed of that cut.
+
+        Returns:
+            The source, with split "train" (and "test"); its notes say what was left out.
+
+        Raises:
+            InputError: For a row that is no pair; names it by its number, from 0.
+        """
+        from syneg.sources.loading import source_from_pairs
+
+        return source_from_pairs(pairs, name, query_column, positive_column, test_share, seed)
+
     def save(self, folder: str | Path) -> Path:
-        """Writes the source as a BEIR folder and returns its path."""
+        """Writes the source as a BEIR folder and returns its path.
+
+        Raises:
+            InputError: For an id that would break a line of the qrels; nothing is written then.
+        """
         folder = Path(folder)
+        for kind, ids in (("document", self.document_ids), ("query", self.query_ids)):
+            broken = next((name for name in ids if _BREAKS_A_LINE.search(name)), None)
+            if broken is not None:
+                raise InputError(
+                    f"{self.name}: {kind} id {broken!r} holds a tab or a line break, which qrels cannot "
+                    "hold; "
+                    "give it another id."
+                )
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
         _write_jsonl(
             folder / "corpus.jsonl",
@@ -130,10 +248,14 @@ class Source:
         )
         _write_jsonl(folder / "queries.jsonl", ({"_id": q["id"], "text": q["text"]} for q in self.queries))
         for split, qrels in self.qrels.items():
+            # Without quotes, as the format has it: an id may hold them.
             with open(folder / "qrels" / f"{split}.tsv", "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-                writer.writerow(["query-id", "corpus-id", "score"])
-                writer.writerows((q, d, s) for q, docs in qrels.items() for d, s in docs.items())
+                file.write("query-id\tcorpus-id\tscore\n")
+                file.writelines(
+                    f"{q}\t{d}\t{int(s) if s == int(s) else float(s)!r}\n"
+                    for q, docs in qrels.items()
+                    for d, s in docs.items()
+                )
         return folder
 
 
@@ -170,6 +292,18 @@ class Pairs:
             Pair(q["id"], q["text"], d["id"], document_text(d["title"], d["text"]))
             for q, d in zip(queries, documents, strict=True)
         ]
+
+
+def _blank(dataset: Dataset, columns: tuple[str, ...]) -> np.ndarray:
+    parts = [np.zeros(0, dtype=bool)]
+    if len(dataset):
+        for table in dataset.select_columns(list(columns)).with_format("arrow").iter(10_000):
+            blank = np.ones(len(table), dtype=bool)
+            for column in columns:
+                texts = pc.fill_null(table[column].cast(pa.large_string()), "")
+                blank &= pc.match_substring_regex(texts, _BLANK).to_numpy(zero_copy_only=False)
+            parts.append(blank)
+    return np.concatenate(parts)
 
 
 def _write_jsonl(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -1,0 +1,88 @@
+"""Cutting a test split from the training split, so that no document is relevant on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from syneg.errors import InputError
+from syneg.sources.source import TEST, TRAIN, Qrels, Source, document_text
+from syneg.text import text_keys
+
+
+def cut_test(source: Source, share: float, seed: int = 0) -> Source:
+    """Returns the source with a split "test" cut from its split "train".
+
+    Queries that are joined by a relevant document, or by an equal text (Unicode form, case and blanks aside),
+    go to one side together. Which go is told by a hash of their ids and the seed, and not by their order.
+
+    Args:
+        source: The source.
+        share: The share of the queries that the test split is to have, above 0 and below 1.
+        seed: Seed of the choice.
+
+    Raises:
+        InputError: Where there is no split "train", there is a split "test" already, or all queries hang
+            together.
+    """
+    if TEST in source.qrels:
+        raise InputError(f"{source.name}: it has a split {TEST!r}; leave out --test_share, or the split.")
+    qrels = source.judgements(TRAIN)
+    relevant = {query: [d for d, r in docs.items() if r > 0] for query, docs in qrels.items()}
+    queries = [query for query, documents in relevant.items() if documents]
+    if not queries:
+        raise InputError(f"{source.name}: split {TRAIN!r} has no judgement above 0 to cut a test split from.")
+    groups = _groups(source, queries, relevant)
+    wanted = max(1, round(share * len(queries)))
+    chosen: set[str] = set()
+    # A group goes as a whole or not at all; one that is too large for the test split is passed over.
+    for members in sorted(groups, key=lambda members: min(_place(seed, query) for query in members)):
+        if len(chosen) + len(members) <= wanted:
+            chosen.update(members)
+    if not chosen or len(chosen) == len(queries):
+        raise InputError(
+            f"{source.name}: no test split of {share:.0%} can be cut: its {len(queries):,} queries "
+            "share documents "
+            f"in {len(groups):,} groups that cannot be parted. Take another --test_share, or give a "
+            "test split."
+        )
+    parts: dict[str, Qrels] = {
+        TRAIN: {query: documents for query, documents in qrels.items() if query not in chosen},
+        TEST: {query: documents for query, documents in qrels.items() if query in chosen},
+    }
+    note = f"{source.name}: split test is cut from train: {len(chosen):,} of {len(queries):,} queries"
+    if len(chosen) < wanted:
+        note += f" (of {wanted:,} wanted: the others share documents in groups too large)"
+    return replace(source, qrels={**source.qrels, **parts}, notes=[*source.notes, f"{note}."])
+
+
+def _groups(source: Source, queries: list[str], relevant: dict[str, list[str]]) -> list[list[str]]:
+    """Returns the queries, those that must stay together in one list."""
+    rows = source.query_ids.get_indexer(queries)
+    judged = [(i, document) for i, query in enumerate(queries) for document in relevant[query]]
+    document_rows = source.document_ids.get_indexer([document for _, document in judged])
+    part = source.corpus.select(np.unique(document_rows).tolist())
+    keys = text_keys(
+        document_text(title, text) for title, text in zip(part["title"], part["text"], strict=True)
+    )
+    by_row = dict(zip(np.unique(document_rows).tolist(), keys.tolist(), strict=True))
+    asked = text_keys(source.queries.select(rows.tolist())["text"])
+    nodes = [("q", key) for key in asked.tolist()] + [("d", by_row[row]) for row in document_rows.tolist()]
+    codes, names = pd.factorize(pd.Series(nodes, dtype=object))
+    starts = codes[: len(queries)]
+    left = starts[np.array([i for i, _ in judged], dtype=int)]
+    edges = coo_array((np.ones(len(judged)), (left, codes[len(queries) :])), shape=(len(names), len(names)))
+    _, labels = connected_components(edges, directed=False)
+    groups: dict[int, list[str]] = {}
+    for query, label in zip(queries, labels[starts].tolist(), strict=True):
+        groups.setdefault(label, []).append(query)
+    return list(groups.values())
+
+
+def _place(seed: int, query: str) -> str:
+    return hashlib.blake2b(f"{seed}\t{query}".encode(), digest_size=8).hexdigest()
