@@ -27,7 +27,7 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.stage import Mining
 from syneg.resources import resource_path
 from syneg.rows import MIRROR, Row, check_rows
-from syneg.sources import Source, SourceArguments, load_source
+from syneg.sources import Source, SourceArguments, source_of
 from syneg.stages import Draft, RowPairs, SizedPairs, Stage, pair_drafts, run
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.negatives import negatives_of
@@ -77,7 +77,7 @@ class StageArguments(BuildArguments, SourceArguments, MiningArguments, Generatio
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for stage in (BuildArguments, MiningArguments, GenerationArguments, GatingArguments):
+        for stage in (BuildArguments, SourceArguments, MiningArguments, GenerationArguments, GatingArguments):
             stage.__post_init__(self)
 
 
@@ -177,10 +177,13 @@ def source_part(source: Source, split: str, stages: Sequence[Stage]) -> Part:
         InputError: Where the split is missing or holds no positive.
     """
     pairs, skipped = source.pairs(split), source.skipped.get(split, 0)
-    facts = {"pairs": len(pairs), "documents": len(source.corpus), "judgements_skipped": skipped}
+    facts = {
+        "pairs": len(pairs),
+        "documents": len(source.corpus),
+        "judgements_skipped": skipped,
+        "notes": source.notes,
+    }
     line = f"{split} of {source.name}: {len(pairs):,} pairs, {len(source.corpus):,} documents"
-    if skipped:
-        line += f", {skipped:,} judgements of unknown documents or queries left out"
     return Part(split, pairs, stages, lambda: pair_drafts(pairs), facts, [line, *source.notes])
 
 
@@ -202,7 +205,7 @@ def build_parts(args: StageArguments, journal: Journal) -> list[Part]:
     Raises:
         InputError: For a source, a split or arguments that cannot be used.
     """
-    source = load_source(args.source, args.unknown_documents)
+    source = source_of(args)
     parts = []
     for split in split_commas(args.split):
         mining = Mining(part_of(args, MiningArguments), args.seed)
@@ -231,7 +234,7 @@ def mine_parts(where: SourceArguments, args: MiningArguments, seed: int) -> list
     Raises:
         InputError: For a source or a split that cannot be used.
     """
-    source = load_source(where.source, where.unknown_documents)
+    source = source_of(where)
     return [source_part(source, split, [Mining(args, seed)]) for split in split_commas(where.split)]
 
 
@@ -249,7 +252,7 @@ def generate_parts(
 
     splits = split_commas(where.split)
     if dataset is None:
-        source = load_source(where.source, where.unknown_documents)
+        source = source_of(where)
         return [source_part(source, split, stages()) for split in splits]
     wants = find_strategy(args.strategy).wants_mined
     return [rows_part(dataset, split, lambda rows: stages(rows.mined if wants else None)) for split in splits]
@@ -397,19 +400,20 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
                 # Without the figures of the last run, which differ between equal builds.
                 report = {k: v for k, v in reports[part.split][stage.name].items() if k != "run"}
                 told.setdefault(stage.name, {})[part.split] = report
+    notes = dict.fromkeys(note for part in parts for note in part.facts.get("notes", ()))
     limits = [
         line
         for part in parts
         for stage in part.stages
         if isinstance(stage, Rows) and (line := stage.limit(part.split))
     ]
-    return dataclasses.replace(card, **told, limits=[*card.limits, *limits])
+    return dataclasses.replace(card, **told, limits=[*card.limits, *notes, *limits])
 
 
 def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
     """Returns what the writing of each split would cost, as lines; nothing is mined or asked for."""
-    source = load_source(args.source, args.unknown_documents)
-    lines = []
+    source = source_of(args)
+    lines = [*source.notes]
     for split in split_commas(args.split):
         generation = negatives_of(
             source.pairs(split), part_of(args, GenerationArguments), journal, args.seed, progress=False

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
-import yaml
 
 from syneg.errors import InputError
 
@@ -25,6 +24,14 @@ COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 MAX_RELEVANCE = 1_000_000
 """Above this the tools that measure rankings run out of memory or range."""
 
+_KINDS = {
+    list: "list",
+    str: "string",
+    int: "number",
+    float: "number",
+    bool: "truth value",
+    type(None): "null",
+}
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -119,7 +126,7 @@ def json_object(text: str | bytes, where: str) -> dict[str, Any]:
     record = parse_json(text, where)
     if not isinstance(record, dict):
         hint = "; write one object a line" if isinstance(record, list) else ""
-        raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}{hint}.")
+        raise InputError(f"{where}: expected a JSON object, found a {_KINDS[type(record)]}{hint}.")
     return record
 
 
@@ -221,22 +228,6 @@ def reason(error: BaseException) -> str:
     """Returns what an exception says, in one line."""
     words = " ".join(str(getattr(error, "strerror", None) or error).split())
     return words[:160] or type(error).__name__
-
-
-class YamlLoader(yaml.SafeLoader):
-    """YAML's safe loader, which takes the last of two equal keys, made to refuse them."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns the mapping of a node."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -77,10 +77,13 @@ def run(args: DemoArguments) -> Path:
     _quiet()
     load_encoder(args.model)  # An unknown model should not be found out after the mining.
     with _step("1/4 Source: the documentation of the installed Python packages"):
-        source = load_source(str(load_source("pydocs").save(output / "pydocs")))
+        pydocs = load_source("pydocs")
+        source = load_source(str(pydocs.save(output / "pydocs")))
         print(
+            *pydocs.notes,
             f"{len(source.corpus):,} documents; {len(source.qrels['train'])} pairs to train on, "
-            f"{len(source.qrels['test'])} queries to test on"
+            f"{len(source.qrels['test'])} queries to test on",
+            sep="\n",
         )
     with _step("2/4 Data set: mine, generate, gate"):
         rows = _build(args, output)

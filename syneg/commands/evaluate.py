@@ -27,14 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from syneg.evaluation.evaluate import evaluate_tasks, named_tasks, source_task
     from syneg.evaluation.metrics import markdown_table
-    from syneg.sources import load_source
+    from syneg.sources import source_of
 
     if arguments.tasks:
         tasks = named_tasks(arguments.tasks)
     elif where.source.startswith("mteb:"):
         tasks = named_tasks([where.source.removeprefix("mteb:")], where.split)
     else:
-        tasks = [source_task(load_source(where.source, where.unknown_documents), where.split)]
+        source = source_of(where)
+        for note in source.notes:
+            print(note)
+        tasks = [source_task(source, where.split)]
     results = evaluate_tasks(
         arguments.model,
         tasks,

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for part in parts:
                 writing = part.stages[0]
                 assert isinstance(writing, Writing)
-                print("\n".join(estimate(writing.generation_of(part.pairs)).lines()))
+                print("\n".join([*part.notes, *estimate(writing.generation_of(part.pairs)).lines()]))
             return
         if args.shard:
             # The other machines' completions are elsewhere; a run without --shard over all journals writes.

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.evaluation.report.page import render
     from syneg.evaluation.summary import summary_table, work_notes
     from syneg.evaluation.work import run_time, work_table
-    from syneg.sources import load_source
+    from syneg.sources import SourceArguments, source_of
 
     comparison = load_comparison(arguments.comparison)
     if arguments.baseline is not None:
@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         changed = {**comparison.settings, "baseline": arguments.baseline}
         comparison = dataclasses.replace(comparison, settings=changed)
     settings = comparison.settings
-    source = load_source(settings["source"], settings["unknown_documents"])
+    known = [field.name for field in dataclasses.fields(SourceArguments)]
+    source = source_of(SourceArguments(**{k: settings[k] for k in known if k in settings}))
+    for note in source.notes:
+        print(note)
     output = Path(arguments.output or arguments.comparison)
     output.mkdir(parents=True, exist_ok=True)
     table = summary_table(comparison)

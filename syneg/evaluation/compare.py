@@ -8,6 +8,7 @@ a comparison: each takes the next run that no other is at.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -94,11 +95,13 @@ def _prepare(
     """
     from syneg.evaluation.arms import RunSettings, fingerprint, rows_revision
     from syneg.evaluation.tasks import source_revision
-    from syneg.sources import load_source
+    from syneg.sources import source_of
 
     assert isinstance(arguments.training, Mapping)
     output = Path(arguments.output)
-    source, split = load_source(where.source, where.unknown_documents), where.split
+    source, split = source_of(where), where.split
+    for note in source.notes:
+        tqdm.write(note)
     held: set[str] = set()
     if arguments.held_back:
         source, held = hold_back(source, split, arguments.held_back)
@@ -227,9 +230,7 @@ def _write_settings(
     before: str,
 ) -> None:
     settings = {
-        "source": where.source,
-        "unknown_documents": where.unknown_documents,
-        "split": where.split,
+        **dataclasses.asdict(where),
         "held_back": arguments.held_back,
         "evaluated_split": split,
         "model": arguments.model,

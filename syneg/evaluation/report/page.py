@@ -182,7 +182,7 @@ def _rankings(run: Run) -> dict[str, list[str]]:
 
 def _example(
     source: Source,
-    qrels: Mapping[str, Mapping[str, int]],
+    qrels: Mapping[str, Mapping[str, float]],
     query_id: str,
     before: float,
     after: float,
