@@ -33,7 +33,9 @@ _KINDS = {
     type(None): "null",
 }
 _UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""UTF-8's byte order mark, with which Windows programs begin a file."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -75,7 +77,7 @@ def text_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                 return
             number += 1
             if number == 1:
-                line = line.removeprefix(_BOM)
+                line = line.removeprefix(BOM)
             yield number, utf8(line, f"{path}, line {number}")
 
 

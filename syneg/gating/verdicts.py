@@ -32,23 +32,19 @@ class RecordedVerdicts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines = PairLines(
-            path, "--judge_recordings", "doc_id", ("verdict",), ("evidence", "reasoning", "generator")
+            path,
+            "--judge_recordings",
+            "doc_id",
+            ("verdict",),
+            ("evidence", "reasoning", "generator"),
+            choices={"verdict": VERDICTS},
         )
 
     def find(self, request: Request) -> Completion | None:
-        """Returns the line as a judge's completion.
-
-        Raises:
-            InputError: Where its verdict is none.
-        """
+        """Returns the line as a judge's completion."""
         record = self._lines.get(request.query_id, request.positive_id)
         if record is None or request.attempt > 0:
             return None
-        if record["verdict"] not in VERDICTS:
-            raise InputError(
-                f"{self.path}: the verdict on query {request.query_id!r} and document "
-                f"{request.positive_id!r} is {record['verdict']!r}, none of {', '.join(VERDICTS)}."
-            )
         fields = {
             "reasoning": record.get("reasoning") or "",
             "evidence": record.get("evidence") or "",

@@ -13,11 +13,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +27,7 @@ from typing import Any, BinaryIO
 from syneg.errors import InputError
 from syneg.llm.index import LocationIndex
 from syneg.llm.requests import Completion, Request, digest
+from syneg.reading import reason
 
 ROW_GROUP = 256
 """Rows in a row group of a compacted journal: what one look-up reads, about a megabyte."""
@@ -32,6 +35,7 @@ ROW_GROUP = 256
 _KEY_START, _KEY_END = len(b'{"key":"'), len(b'{"key":"') + 64
 _PLACE_START = _KEY_END + len(b'","place":"')
 _PLACE_END = _PLACE_START + 16
+_HEX = re.compile(rb"[0-9a-f]+")
 _OFFSET_BITS = 44
 """A location is a file's number and, in it, an offset in bytes (or, in Parquet, a row's number)."""
 _OPEN_FILES, _OPEN_GROUPS = 64, 8
@@ -84,6 +88,16 @@ _COMPLETION_FIELDS = (
     "text",
 )
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("key", "finish_reason", "generator", "text", "model", "prompt"), str),
+    **dict.fromkeys(("query_id", "positive_id"), str),
+    **dict.fromkeys(("slot", "attempt", "prompt_tokens", "completion_tokens"), int),
+    "cached_tokens": int | None,
+    "attributes": list,
+    "sampling": dict,
+}
+"""What an entry holds. A line with anything else was damaged, and counts as torn."""
+
 
 def place_of(query_id: str, positive_id: str, slot: int) -> int:
     """Returns the 64-bit number under which a pair's slot is indexed."""
@@ -118,18 +132,24 @@ def decode_line(line: bytes) -> Entry | None:
     """Returns the entry of a line, or None where the line was torn."""
     try:
         record = json.loads(line.decode("utf-8", "surrogatepass"))
+        if not all(isinstance(record[name], kinds) for name, kinds in _KINDS.items()):
+            return None
         completion = Completion(**{name: record[name] for name in _COMPLETION_FIELDS})
         return Entry(completion, **{name: record[name] for name in _REQUEST_FIELDS})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def hashes_of(line: bytes) -> tuple[int, int] | None:
     """Returns the hashes of a line's key and place, or None where the line was torn."""
-    try:
-        return int(line[_KEY_START:_KEY_END], 16) >> 192, int(line[_PLACE_START:_PLACE_END], 16)
-    except ValueError:
+    return _hashes(line[_KEY_START:_KEY_END], line[_PLACE_START:_PLACE_END])
+
+
+def _hashes(key: bytes, place: bytes) -> tuple[int, int] | None:
+    # `int` alone would take blanks, signs and underscores for parts of a number.
+    if len(key) != 64 or len(place) != 16 or not (_HEX.fullmatch(key) and _HEX.fullmatch(place)):
         return None
+    return int(key, 16) >> 192, int(place, 16)
 
 
 class Journal:
@@ -145,7 +165,8 @@ class Journal:
 
     Attributes:
         folder: The folder.
-        torn: Lines that were passed over since they are incomplete.
+        torn: Lines that were passed over since they are incomplete or damaged; one that is damaged
+            behind its key is found, and counted, when it is read.
 
     Raises:
         InputError: Where the folder is a file.
@@ -166,6 +187,7 @@ class Journal:
         self._writer_number = 0
         self._synced = 0.0
         self._last: tuple[int, Entry | None] = (-1, None)
+        self._damaged: set[int] = set()
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"journal {self.folder}: this is a file; the journal is a folder.")
         for path in self.files(self.folder) if paths is None else paths:
@@ -226,10 +248,15 @@ class Journal:
     def _read(self, location: int) -> Entry | None:
         number, offset = location >> _OFFSET_BITS, location & ((1 << _OFFSET_BITS) - 1)
         if self._files[number].suffix == ".parquet":
-            return decode_line(self._row(number, offset))
-        file = self._reader(number)
-        file.seek(offset)
-        return decode_line(file.readline())
+            entry = decode_line(self._row(number, offset))
+        else:
+            file = self._reader(number)
+            file.seek(offset)
+            entry = decode_line(file.readline())
+        if entry is None and location not in self._damaged:
+            self._damaged.add(location)
+            self.torn += 1
+        return entry
 
     def append(self, request: Request, completion: Completion) -> None:
         """Writes a completion down. When this returns, killing the process cannot lose it."""
@@ -306,10 +333,12 @@ class Journal:
 
     def _scan_parquet(self, number: int) -> None:
         row = 0
-        for batch in self._reader(number).iter_batches(columns=["key", "place"]):
-            for key, place in zip(batch["key"].to_pylist(), batch["place"].to_pylist(), strict=True):
-                self._index((int(key[:16], 16), int(place, 16)), number, row)
-                row += 1
+        with _parquet_errors(self._files[number]):
+            for batch in self._reader(number).iter_batches(columns=["key", "place"]):
+                for key, place in zip(batch["key"].to_pylist(), batch["place"].to_pylist(), strict=True):
+                    if not self._index(_hashes(key.encode(), place.encode()), number, row):
+                        self.torn += 1
+                    row += 1
 
     def _index(self, hashes: tuple[int, int] | None, number: int, offset: int) -> bool:
         if hashes is None:
@@ -333,8 +362,9 @@ class Journal:
         if group not in self._groups:
             if len(self._groups) >= _OPEN_GROUPS:
                 self._groups.popitem(last=False)
-            table = self._reader(number).read_row_group(group[1], columns=["record"])
-            self._groups[group] = table["record"].to_pylist()
+            with _parquet_errors(self._files[number]):
+                table = self._reader(number).read_row_group(group[1], columns=["record"])
+                self._groups[group] = [bytes(record) for record in table["record"].to_pylist()]
         self._groups.move_to_end(group)
         return self._groups[group][row % ROW_GROUP]
 
@@ -344,12 +374,28 @@ def _open(path: Path) -> Any:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            return pq.ParquetFile(path)
+            with _parquet_errors(path):
+                return pq.ParquetFile(path)
         return open(path, "rb")
     except FileNotFoundError:
         raise InputError(
             f"{path}: this file of the journal is gone. If it was compacted meanwhile, run the same "
             "command again."
+        ) from None
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    """Turns what a damaged file of a compacted journal raises into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    # pyarrow's own errors are ValueErrors, OSErrors or KeyErrors.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: this file of the journal is damaged ({reason(error)}). Bring back a whole copy, "
+            "or move it away; what it held is then asked for again."
         ) from None
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import tempfile
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from syneg.errors import InputError
 from syneg.llm.index import LocationIndex
 from syneg.llm.journal import Journal, place_of
 from syneg.llm.requests import Completion, Request
+from syneg.reading import BOM, COMPRESSED, columns_seen, json_object, open_binary, reason, utf8, whole_text
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Recordings(Protocol):
 class PairLines:
     """A JSONL of which each line belongs to a query and a document; only offsets are held in memory.
 
+    An id that no line has as it is written is looked for in another Unicode form.
+
     Args:
         path: The file.
         option: The option that named it, for errors.
@@ -53,6 +58,7 @@ class PairLines:
         required: Other keys that a line must have, with a string.
         optional: Keys that it may have, with a string or null.
         repeated: Whether a pair may have several lines.
+        choices: Key -> the values that it may have.
 
     Attributes:
         lines: How many there are.
@@ -69,6 +75,7 @@ class PairLines:
         required: tuple[str, ...],
         optional: tuple[str, ...],
         repeated: bool = False,
+        choices: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self.path = path
         self.lines = 0
@@ -77,20 +84,22 @@ class PairLines:
         self._optional = optional
         self._index = LocationIndex()
         self._last: tuple[Any, dict[str, Any] | None] = (None, None)
-        self._file = open(path, "rb")  # noqa: SIM115
+        self._choices = choices or {}
+        self._file = _seekable(path)
         counts: dict[int, int] = {}
         offset = 0
         for number, line in enumerate(self._file, start=1):
             if line.strip():
                 record = self._checked(line, number)
-                pair = place_of(record["query_id"], record[document], -1)
+                query_id, document_id = record["query_id"], record[document]
+                pair = place_of(query_id, document_id, -1)
                 count = counts[pair] = counts.get(pair, -1) + 1
                 if count and not repeated:
                     raise InputError(
-                        f"{path}, line {number}: a second line for query {record['query_id']!r} and "
-                        f"document {record[document]!r}; leave one."
+                        f"{path}, line {number}: a second line for query {query_id!r} and "
+                        f"document {document_id!r}; leave one."
                     )
-                self._index.add(place_of(record["query_id"], record[document], count), offset)
+                self._index.add(place_of(*_forms(query_id, document_id), count), offset)
                 self.lines += 1
             offset += len(line)
         if not self.lines:
@@ -104,17 +113,26 @@ class PairLines:
         return self._last[1]
 
     def _read(self, query_id: str, document_id: str, number: int) -> dict[str, Any] | None:
-        for offset in self._index.get(place_of(query_id, document_id, number)):
+        forms = _forms(query_id, document_id)
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for offset in self._index.get(place_of(*forms, number)):
             self._file.seek(offset)
-            record: dict[str, Any] = json.loads(self._file.readline())
-            if (record["query_id"], record[self._document]) == (query_id, document_id):
+            record = _record(self._file.readline(), str(self.path))
+            ids = (record["query_id"], record[self._document])
+            if ids == (query_id, document_id):
                 return record
-        return None
+            if _forms(*ids) == forms:
+                found[ids] = record
+        # Of several that differ in form only it may be any.
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def count(self, query_id: str, document_id: str) -> int:
         """Returns how many lines a pair has."""
-        number = 0
-        while self._index.get(place_of(query_id, document_id, number)):
+        number, forms = 0, _forms(query_id, document_id)
+        while places := self._index.get(place_of(*forms, number)):
+            # Those of ids that differ in form only are found in one place.
+            if len(places) > 1 and self._read(query_id, document_id, number) is None:
+                break
             number += 1
         return number
 
@@ -124,19 +142,42 @@ class PairLines:
 
     def _checked(self, line: bytes, number: int) -> Mapping[str, Any]:
         where = f"{self.path}, line {number}"
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'not UTF-8')}).") from None
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}.")
+        record = _record(line, where)
         for name in (*self._required, *self._optional):
             value = record.get(name)
             if name in self._required and name not in record:
-                raise InputError(f"{where}: {name!r} is missing (found: {', '.join(record)}).")
+                raise InputError(f"{where}: {name!r} is missing (found: {columns_seen(record)}).")
             if not isinstance(value, str) and (name in self._required or value is not None):
                 raise InputError(f"{where}: {name!r} must be a string, not a {type(value).__name__}.")
+        for name, known in self._choices.items():
+            if record[name] not in known:
+                raise InputError(f"{where}: the {name} is {record[name]!r:.80}, none of {', '.join(known)}.")
         return record
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    """Returns the object of a line, its texts without half surrogate pairs, as a source has them."""
+    record = json_object(utf8(line.removeprefix(BOM), where), where)
+    return {name: whole_text(value) if isinstance(value, str) else value for name, value in record.items()}
+
+
+def _forms(query_id: str, document_id: str) -> tuple[str, str]:
+    """Returns ids in one Unicode form."""
+    return unicodedata.normalize("NFC", query_id), unicodedata.normalize("NFC", document_id)
+
+
+def _seekable(path: Path) -> IO[bytes]:
+    """Opens a file for reading at any place; a compressed one is unpacked beside, and gone when closed."""
+    if path.suffix not in COMPRESSED:
+        return open_binary(path)
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        with open_binary(path) as packed:
+            shutil.copyfileobj(packed, unpacked)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be unpacked ({reason(error)}).") from None
+    unpacked.seek(0)
+    return unpacked
 
 
 class RecordedJournal:

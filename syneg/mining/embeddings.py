@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from tqdm.auto import tqdm
 
 from syneg.errors import InputError
 from syneg.mining.arguments import CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS
+from syneg.reading import reason
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +31,13 @@ class Embeddings:
     Args:
         parts: The parts, in order; each of shape (rows, dimension).
         normalize: Whether rows are divided by their length as they are read (cosine similarity).
+        name: What they are called in errors.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], normalize: bool = False) -> None:
+    def __init__(
+        self, parts: Sequence[np.ndarray], normalize: bool = False, name: str = "embeddings"
+    ) -> None:
+        self.name = name
         self.parts = list(parts)
         self.normalize = normalize
         self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
@@ -48,7 +54,8 @@ class Embeddings:
         """Yields the first row's number and float32 rows, `size` at most, in order."""
         for start, part in zip(self._starts[:-1], self.parts, strict=True):
             for at in range(0, len(part), size):
-                yield int(start) + at, self._read(part[at : at + size])
+                first = int(start) + at
+                yield first, self._read(part[at : at + size], range(first, first + size))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Returns the float32 embeddings of these rows, shape (n, dimension)."""
@@ -58,13 +65,18 @@ class Embeddings:
             here = owner == part
             # Sorted reading goes once through the file.
             unique, inverse = np.unique(rows[here] - self._starts[part], return_inverse=True)
-            taken[here] = self._read(self.parts[part][unique])[inverse]
+            taken[here] = self._read(self.parts[part][unique], unique + self._starts[part])[inverse]
         return taken
 
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        values = np.array(rows, dtype=np.float32, order="C")
+    def _read(self, rows: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what is too large for float32 is told below
+            values = np.array(rows, dtype=np.float32, order="C")
         if not np.isfinite(values).all():
-            raise InputError("the embeddings hold values that are no numbers; encode in another precision.")
+            bad = int((~np.isfinite(values).all(axis=1)).argmax())
+            raise InputError(
+                f"{self.name}, row {numbers[bad]}: the embeddings hold values that are no numbers; encode in "
+                "another precision."
+            )
         if self.normalize:
             values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
         return values
@@ -85,10 +97,17 @@ def read_embeddings(path: str, rows: int, what: str, normalize: bool) -> Embeddi
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file of embeddings.")
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        raise InputError(f"{path}: not a .npy file of numbers; write it with numpy.save.") from None
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numpy's parser, about a header that is damaged
+            matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    # Cut off, or of a header that is damaged: numpy, its parser and zipfile raise what they like.
+    except Exception as error:
+        raise InputError(
+            f"{path}: not a .npy file of numbers ({reason(error)}); write it with numpy.save."
+        ) from None
+    if not isinstance(matrix, np.ndarray):
+        raise InputError(f"{path}: an archive of several arrays; write one matrix with numpy.save.")
+    if matrix.ndim != 2 or matrix.dtype.kind != "f" or not matrix.shape[1]:
         raise InputError(
             f"{path}: expected a matrix of floats, found shape {matrix.shape} of {matrix.dtype}."
         )
@@ -96,7 +115,7 @@ def read_embeddings(path: str, rows: int, what: str, normalize: bool) -> Embeddi
         raise InputError(
             f"{path}: {len(matrix)} rows for {rows} {what}; there must be one a {what[:-1]}, in their order."
         )
-    return Embeddings([matrix], normalize)
+    return Embeddings([matrix], normalize, path)
 
 
 def encode_shards(
