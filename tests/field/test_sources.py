@@ -35,7 +35,9 @@ def mined(source: Path, output: Path, *further: str) -> list[dict]:
     """Returns the rows that `syneg mine` writes for a source."""
     words = ["mine", "--source", str(source), "--output", str(output), "--mined_per_miner", "2", *further]
     assert main([*words, *([] if "--miners" in further else ["--encoder", MODEL])]) == 0
-    return [row for file in sorted(output.glob("default/*.parquet")) for row in pq.read_table(file).to_pylist()]
+    return [
+        row for file in sorted(output.glob("default/*.parquet")) for row in pq.read_table(file).to_pylist()
+    ]
 
 
 def ids(rows: list[dict]) -> Rows:
