@@ -27,8 +27,8 @@ def cut_test(source: Source, share: float, seed: int = 0) -> Source:
         seed: Seed of the choice.
 
     Raises:
-        InputError: Where the share is none, there is no split "train", there is a split "test" already, or all queries hang
-            together.
+        InputError: Where the share is none, there is no split "train", there is a split "test" already, or
+            all queries hang together.
     """
     if not 0 < share < 1:
         raise InputError(f"test_share is {share}; it must be at least 0 and below 1.")
