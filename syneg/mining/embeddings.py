@@ -71,14 +71,16 @@ class Embeddings:
     def _read(self, rows: np.ndarray, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # what is too large for float32 is told below
             values = np.array(rows, dtype=np.float32, order="C")
-        if not np.isfinite(values).all():
-            bad = int((~np.isfinite(values).all(axis=1)).argmax())
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        # Of a row that holds infinity, NaN, or numbers too large, the length is no number either.
+        if not np.isfinite(lengths).all():
+            bad = int((~np.isfinite(lengths[:, 0])).argmax())
             raise InputError(
                 f"{self.name}, row {numbers[bad]}: the embeddings hold values that are no numbers; encode in "
                 "another precision."
             )
         if self.normalize:
-            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+            values /= np.maximum(lengths, 1e-12)
         return values
 
 

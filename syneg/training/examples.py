@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from syneg.errors import InputError
+from syneg.reading import columns_seen
 from syneg.training.mixing import ANONYMOUS, Candidate
 
 QUERY_COLUMNS = ("query", "anchor", "question", "sentence1")
@@ -58,7 +59,7 @@ def read_example(row: Mapping[str, Any]) -> Example:
 def _text(row: Mapping[str, Any], names: tuple[str, ...], kind: str) -> str:
     name = next((name for name in names if name in row), None)
     if name is None:
-        found = ", ".join(map(str, row)) or "none"
+        found = columns_seen(row)
         raise InputError(
             f"a row has no {kind}: none of the columns {', '.join(names)} is there (found: {found}). "
             "Rename the column."
