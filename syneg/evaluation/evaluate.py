@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from syneg.encoders import load_encoder
 from syneg.errors import InputError, nearest
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 def source_task(source: Source, split: str) -> AbsTask:
     """Returns a local source's split as an MTEB retrieval task. Nothing is fetched.
 
-    Documents are encoded as title, space, text, as MTEB does for any corpus.
+    Documents are encoded as title, space, text, as MTEB does for any corpus. Scores are gains: nDCG is
+    linear in them, fractions included, and what is above 0 is relevant to recall and MRR.
 
     Raises:
         InputError: Where `source` has no such split, or nothing relevant in it.
@@ -249,13 +251,14 @@ def _means(scores: list[dict[str, Any]]) -> dict[str, float]:
 
 def _queries_path(output: Path, result: Path, split: str) -> Path:
     below = result.relative_to(output / "results")
-    return output / "queries" / below.with_name(f"{below.stem}.{split}.jsonl")
+    # A split's name may hold what a file's cannot.
+    return output / "queries" / below.with_name(f"{below.stem}.{quote(split, safe=' ')}.jsonl")
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whole or not at all: a part of the queries would be taken for all of them.
-    part = path.with_suffix(".part")
+    part = path.with_name(f"{path.name}.part")
     with open(part, "w", encoding="utf-8") as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     part.replace(path)

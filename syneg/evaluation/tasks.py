@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from fractions import Fraction
 from typing import Any
 
 import mteb
@@ -24,6 +26,31 @@ from syneg.sources import Source
 
 PART = 512
 """Texts of similar length that are encoded with one batch size."""
+
+
+MAX_GAIN = 100_000
+"""The highest gain that a fraction is scaled up to: trec_eval counts through all whole numbers below."""
+
+
+def whole_gains(scores: Mapping[str, float]) -> dict[str, int]:
+    """Returns one query's scores as whole numbers in the same proportions: trec_eval takes no others.
+
+    nDCG is linear in the gains and divided by its value for the same query's best order, so a factor
+    common to a query falls out; recall and MRR ask only which scores are above 0. Whole scores stay as they
+    are; fractions are multiplied by their smallest common denominator. Where that takes the highest beyond
+    `MAX_GAIN`, as with probabilities to many digits, gains are rounded to that many steps, which moves
+    none by more than a 200,000th of the highest.
+
+    Args:
+        scores: Document id -> finite score; 0 and below is not relevant.
+    """
+    fractions = {document: max(Fraction(str(score)), Fraction(0)) for document, score in scores.items()}
+    factor = Fraction(math.lcm(*(fraction.denominator for fraction in fractions.values())))
+    highest = max(fractions.values(), default=Fraction(0))
+    if highest * factor > MAX_GAIN:
+        factor = MAX_GAIN / highest
+    # However small: what is relevant stays relevant.
+    return {document: max(round(gain * factor), int(gain > 0)) for document, gain in fractions.items()}
 
 
 class SourceRetrieval(AbsTaskRetrieval):
@@ -49,7 +76,7 @@ class SourceRetrieval(AbsTaskRetrieval):
                 split: {
                     "corpus": source.corpus.select_columns(["id", "title", "text"]),
                     "queries": source.queries.select_columns(["id", "text"]).select(judged.tolist()),
-                    "relevant_docs": {query: dict(docs) for query, docs in qrels.items()},
+                    "relevant_docs": {query: whole_gains(docs) for query, docs in qrels.items()},
                     "top_ranked": None,
                 }
             }
@@ -75,9 +102,12 @@ def source_revision(source: Source) -> str:
             for values in zip(*(batch[column] for column in columns), strict=True):
                 digest.update("\0".join(value or "" for value in values).encode() + b"\1")
     for split in sorted(source.qrels):
-        digest.update(
-            repr((split, sorted((q, sorted(d.items())) for q, d in source.qrels[split].items()))).encode()
+        # A whole score is the same judgement, read as 1 or as 1.0.
+        judged = (
+            (query, sorted((d, int(s) if s == int(s) else s) for d, s in documents.items()))
+            for query, documents in source.qrels[split].items()
         )
+        digest.update(repr((split, sorted(judged))).encode())
     return digest.hexdigest()[:16]
 
 

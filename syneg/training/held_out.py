@@ -20,6 +20,9 @@ def retrieval_evaluator(
 ) -> Any:
     """Returns an evaluator that ranks a source's corpus for a split's queries.
 
+    Any score above 0 is relevant, and all alike: sentence-transformers' evaluator knows no grades, so its
+    nDCG is another than `syneg evaluate`'s where a source has them.
+
     Give it to the trainer as ``evaluator=``; the trainer then logs ``eval_held_out_cosine_ndcg@10`` and
     others at every evaluation, by which `load_best_model_at_end` and transformers'
     `EarlyStoppingCallback` can go.

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from syneg.errors import InputError
 from syneg.evaluation.evaluate import evaluate, named_tasks, source_task
 from syneg.evaluation.metrics import read_queries
+from syneg.evaluation.tasks import source_revision, whole_gains
 from syneg.sources import Source
 
 from .conftest import make_source
@@ -31,7 +32,7 @@ def rankings(encoder: SentenceTransformer, source: Source) -> dict[str, list[str
     return {q: [ids[i] for i in row] for q, row in zip(source.queries["id"][:], order.tolist(), strict=True)}
 
 
-def by_hand(ranking: list[str], qrels: dict[str, int]) -> tuple[float, float, float]:
+def by_hand(ranking: list[str], qrels: dict[str, float]) -> tuple[float, float, float]:
     top = ranking[:10]
     gain = sum(qrels.get(d, 0) / math.log2(i + 2) for i, d in enumerate(top))
     best = sum(g / math.log2(i + 2) for i, g in enumerate(sorted(qrels.values(), reverse=True)[:10]))
@@ -56,6 +57,59 @@ def test_scores_are_those_computed_by_hand(encoder, source, tmp_path):
             expected[query.query_id]
         )
         assert query.retrieved == expected_rankings[query.query_id][:10]
+
+
+@pytest.mark.parametrize("factor", [0.001, 0.1, 1 / 3, 7, 1e6, 1e300])
+def test_scores_are_gains_whatever_they_are_multiplied_by(encoder, source, tmp_path, factor):
+    """Graded and fractional scores, by hand and through MTEB; 0 and below is not relevant."""
+    graded = {
+        "q0": {"d0": 0.5, "d1": 1.0, "d2": 0.25, "d9": -3.0},
+        "q1": {"d3": 0.3, "d5": 0.8, "d6": 0},
+        "q2": {"d7": 1.0},
+    }
+    scaled = {q: {d: s * factor for d, s in docs.items()} for q, docs in graded.items()}
+    scores = evaluate(
+        encoder, dataclasses.replace(source, qrels={"test": scaled}), "test", tmp_path, progress=False
+    )
+    ranked = rankings(encoder, source)
+    judged = {q: {d: max(s, 0) for d, s in docs.items()} for q, docs in graded.items()}
+    expected = [by_hand(ranked[query], judged[query]) for query in judged]
+    assert len({round(e[0], 3) for e in expected}) == 3
+    for query, hand in zip(read_queries(scores.queries_path), expected, strict=True):
+        assert (query.ndcg_at_10, query.recall_at_10, query.mrr_at_10) == pytest.approx(hand, abs=2e-5)
+    assert scores.ndcg_at_10 == pytest.approx(sum(e[0] for e in expected) / 3, abs=2e-5)
+
+
+def test_whole_gains_keep_the_proportions():
+    assert whole_gains({"a": 1, "b": 0, "c": 3}) == {"a": 1, "b": 0, "c": 3}
+    assert whole_gains({"a": 2.0, "b": 4.0, "c": -1}) == {"a": 2, "b": 4, "c": 0}
+    assert whole_gains({"a": 1.0, "b": 0.9, "c": 0.25}) == {"a": 20, "b": 18, "c": 5}
+    assert whole_gains({"a": 1e300, "b": 5e299, "c": 1e-300}) == {"a": 100_000, "b": 50_000, "c": 1}
+    found = whole_gains({"a": 0.123456789, "b": 0.987654321})
+    assert found["b"] == 100_000 and found["a"] / found["b"] == pytest.approx(
+        0.123456789 / 0.987654321, abs=5e-6
+    )
+    assert whole_gains({}) == {}
+
+
+def test_a_whole_score_is_the_same_judgement_as_a_number_with_a_point(source):
+    floats = {
+        s: {q: {d: float(g) for d, g in docs.items()} for q, docs in qrels.items()}
+        for s, qrels in source.qrels.items()
+    }
+    assert source_revision(dataclasses.replace(source, qrels=floats)) == source_revision(source)
+    halves = {
+        s: {q: {d: g / 2 for d, g in docs.items()} for q, docs in qrels.items()}
+        for s, qrels in source.qrels.items()
+    }
+    assert source_revision(dataclasses.replace(source, qrels=halves)) != source_revision(source)
+
+
+def test_a_split_may_have_a_name_that_no_file_can_have(encoder, source, tmp_path):
+    odd = dataclasses.replace(source, qrels={"me/mine 2024-1.0": source.qrels["test"]})
+    first = evaluate(encoder, odd, "me/mine 2024-1.0", tmp_path, progress=False)
+    assert [q.query_id for q in read_queries(first.queries_path)] == ["q0", "q1", "q2", "q3"]
+    assert evaluate(encoder, odd, "me/mine 2024-1.0", tmp_path, progress=False) == first
 
 
 def test_files_are_read_by_mteb(encoder, source, tmp_path):
