@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from syneg.config import ConfigParser
-from syneg.errors import unknown
+from syneg.errors import InputError, unknown
 from syneg.evaluation.arguments import ReportArguments
+
+if TYPE_CHECKING:
+    from syneg.evaluation.comparison import Comparison
+    from syneg.sources import Source
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,7 +60,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(table, end="")
     for note in work_notes(comparison):
         print(note)
+    if arguments.overlap:
+        _write_halves(comparison, source, output / "overlap.md")
     print()
     print(work, end="")
     print(run_time(comparison))
     print(output / "report.html")
+
+
+def _write_halves(comparison: Comparison, source: Source, path: Path) -> None:
+    """Prints and writes the table of the queries that a model may know from training, and of the others.
+
+    Raises:
+        InputError: Where the source has no other split to share documents with.
+    """
+    from syneg.evaluation.summary import summary_table
+    from syneg.sources.overlap import shared_judgements
+
+    settings = comparison.settings
+    if settings["held_back"]:
+        raise InputError("--overlap: held-back queries share no document with those that are trained on.")
+    overlap = shared_judgements(source, settings["split"])
+    tables = [str(overlap)]
+    if overlap.shared:
+        parts = overlap.halves().items()
+        tables += [f"{label}\n\n{summary_table(comparison.select(part))}" for label, part in parts]
+    text = "\n\n".join(table.rstrip("\n") for table in tables) + "\n"
+    path.write_text(text, encoding="utf-8")
+    print(f"\n{text}{path}")

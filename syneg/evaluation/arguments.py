@@ -80,6 +80,13 @@ class EvaluationArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Whether to evaluate again what has a result file."}
     )
+    baseline: str | None = field(
+        default=None,
+        metadata={
+            "help": "What to compare with, as the model before training: a model, which is evaluated too, or "
+            "a folder that this command wrote."
+        },
+    )
 
     def __post_init__(self) -> None:
         self.tasks = split_commas(self.tasks) or None
@@ -164,6 +171,13 @@ class ReportArguments:
     baseline: str | None = field(
         default=None,
         metadata={"help": "The arm that the others are compared with; the comparison's own if null."},
+    )
+    overlap: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether to give the table for the queries with a document that is relevant in split "
+            "train too, and for the others, as well."
+        },
     )
     examples: int = field(
         default=5, metadata={"help": "Queries shown among each arm's largest wins and losses."}

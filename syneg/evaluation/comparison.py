@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from syneg.errors import InputError
 from syneg.evaluation.arguments import ZERO_SHOT
-from syneg.evaluation.metrics import METRICS, QueryScores, Scores, read_queries
+from syneg.evaluation.metrics import METRICS, QueryScores, Scores, mean_scores, read_queries
 
 RECORD = "run.json"
 
@@ -50,6 +51,16 @@ class Comparison:
     zero_shot: Run
     arms: dict[str, list[Run]]
     unfinished: list[tuple[str, int]]
+
+    def select(self, query_ids: Collection[str]) -> Comparison:
+        """Returns the comparison on these queries alone, of which there must be one."""
+
+        def part(run: Run) -> Run:
+            queries = [query for query in run.queries if query.query_id in query_ids]
+            return replace(run, queries=queries, metrics=mean_scores(queries))
+
+        arms = {arm: [part(run) for run in runs] for arm, runs in self.arms.items()}
+        return replace(self, zero_shot=part(self.zero_shot), arms=arms)
 
 
 def load_comparison(folder: str | Path) -> Comparison:

@@ -249,10 +249,15 @@ def _means(scores: list[dict[str, Any]]) -> dict[str, float]:
     return {metric: sum(subset[metric] for subset in scores) / len(scores) for metric in METRICS}
 
 
+def queries_name(task: str, split: str) -> str:
+    """Returns the name of the file that holds what each query of a task's split scored."""
+    # A split's name may hold what a file's cannot.
+    return f"{task}.{quote(split, safe=' ')}.jsonl"
+
+
 def _queries_path(output: Path, result: Path, split: str) -> Path:
     below = result.relative_to(output / "results")
-    # A split's name may hold what a file's cannot.
-    return output / "queries" / below.with_name(f"{below.stem}.{quote(split, safe=' ')}.jsonl")
+    return output / "queries" / below.with_name(queries_name(below.stem, split))
 
 
 def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:

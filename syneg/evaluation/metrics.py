@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from syneg.errors import InputError
@@ -68,6 +69,28 @@ def read_queries(path: str | Path) -> list[QueryScores]:
                     f"{path}, line {number}: not the scores of a query. Evaluate again with --overwrite true."
                 ) from None
     return records
+
+
+def mean_scores(queries: Iterable[QueryScores]) -> dict[str, float]:
+    """Returns metric -> its mean over the queries, of which there must be one."""
+    scores = list(queries)
+    return {metric: fmean(getattr(query, metric) for query in scores) for metric in METRICS}
+
+
+def worse_line(before: Mapping[str, float], after: Mapping[str, float]) -> str | None:
+    """Returns one line that says on which metrics a model is worse than before training; None where on none.
+
+    Args:
+        before: Metric, by MTEB's name or as a table calls it -> the score before training.
+        after: The same of the trained model; metrics that either lacks are left aside.
+    """
+    worse = [name for name in before if name in after and after[name] < before[name]]
+    if not worse:
+        return None
+    told = ", ".join(
+        f"{METRICS.get(name, name)} {after[name]:.4f} (before: {before[name]:.4f})" for name in worse
+    )
+    return f"WORSE than the model that training began with: {told}."
 
 
 def markdown_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,3 +90,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
         corrected[i] = highest
     return corrected
+
+
+def format_interval(difference: Difference | None) -> str:
+    """Returns a difference's interval as text; "" where there is none, as with a single query."""
+    if difference is None or math.isnan(difference.low):
+        return ""
+    return f"{difference.low:+.4f} to {difference.high:+.4f}"
+
+
+def format_p(p_value: float) -> str:
+    """Returns a p-value as text; below a thousandth only that is said."""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -11,7 +10,13 @@ import numpy as np
 
 from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.metrics import METRICS, aligned
-from syneg.evaluation.significance import Difference, holm, paired_difference
+from syneg.evaluation.significance import (
+    Difference,
+    format_interval,
+    format_p,
+    holm,
+    paired_difference,
+)
 from syneg.evaluation.work import work_of
 
 if TYPE_CHECKING:
@@ -117,18 +122,6 @@ def summary_table(comparison: Comparison) -> str:
             ]
         )
     return aligned(cells)
-
-
-def format_interval(difference: Difference | None) -> str:
-    """Returns a difference's interval as text; "" where there is none, as with a single query."""
-    if difference is None or math.isnan(difference.low):
-        return ""
-    return f"{difference.low:+.4f} to {difference.high:+.4f}"
-
-
-def format_p(p_value: float) -> str:
-    """Returns a p-value as text; below a thousandth only that is said."""
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def work_notes(comparison: Comparison) -> list[str]:

@@ -125,6 +125,15 @@ def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
     assert "less none" in (tmp_path / "table.md").read_text()
     assert "hybrid against none" in (tmp_path / "report.html").read_text()
     assert "less dense" in (finished / "table.md").read_text()
+    report(["--comparison", str(finished), "--output", str(tmp_path), "--overlap", "true"])
+    halves = (tmp_path / "overlap.md").read_text()
+    assert "1 of 5 judgements of split test" in halves and halves.count("| arm") == 2
+    comparison = load_comparison(finished)
+    one = comparison.select({"q1"})
+    score = fmean(q.ndcg_at_10 for run in comparison.arms["none"] for q in run.queries if q.query_id == "q1")
+    assert {line.arm: line.means["ndcg_at_10"] for line in summarise(one)}["none"] == pytest.approx(score)
+    assert summary_table(one).rstrip() in halves
+    assert summary_table(comparison.select({"q0", "q2", "q3"})).rstrip() in halves
     with pytest.raises(InputError, match="unknown arm 'nun'"):
         report(["--comparison", str(finished), "--output", str(tmp_path), "--baseline", "nun"])
 

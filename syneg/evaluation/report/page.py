@@ -12,7 +12,8 @@ from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.comparison import Comparison
 from syneg.evaluation.metrics import METRICS
 from syneg.evaluation.report.charts import Axis, Plot, line_plot, make_axis
-from syneg.evaluation.summary import Line, format_p, query_means, summarise, work_notes
+from syneg.evaluation.significance import format_p
+from syneg.evaluation.summary import Line, query_means, summarise, work_notes
 from syneg.evaluation.work import (
     GRADIENT_VARIANCE,
     format_course,
