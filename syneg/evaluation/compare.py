@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -39,6 +40,7 @@ from syneg.rows import check_rows, source_query_id
 if TYPE_CHECKING:
     from syneg.evaluation.arms import RunSettings
     from syneg.sources import Source
+    from syneg.sources.source import Qrels
 
 HELD_BACK = "held-back"
 """The split made of held-back queries."""
@@ -102,10 +104,10 @@ def _prepare(
     source, split = source_of(where), where.split
     for note in source.notes:
         tqdm.write(note)
-    held: set[str] = set()
+    held: Qrels = {}
     if arguments.held_back:
-        source, held = hold_back(source, split, arguments.held_back)
-        split = HELD_BACK
+        source, _ = hold_back(source, split, arguments.held_back)
+        split, held = HELD_BACK, source.qrels[HELD_BACK]
     source.pairs(split)
     shared = RunSettings(output, source, split, encoding.options(), arguments.keep_models)
     planned = _write_configurations(arguments, held)
@@ -126,15 +128,39 @@ def _prepare(
 def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str]]:
     """Returns the source with a split of held-back queries, and their ids.
 
-    A query is held back by a hash of its id, so the choice does not hang on order or seed.
+    Queries that are joined by a relevant document, or by an equal text (Unicode form, case and blanks
+    aside), go to one side together, so that no document is relevant on both. Which are held back is told by a
+    hash of the first of their ids, so the choice does not hang on order or seed; what hangs together in more
+    than that share of all queries is trained on.
 
     Raises:
         InputError: Where the split is missing, or none or all of its queries would be held back.
     """
     from dataclasses import replace
 
+    from syneg.sources.overlap import joined_groups
+    from syneg.text import text_keys
+
     qrels = source.judgements(split)
-    held = {query for query in qrels if _position(query) < share}
+    judged = [(query, d) for query, documents in qrels.items() for d, s in documents.items() if s > 0]
+    rows = source.query_ids.get_indexer([query for query, _ in judged])
+    places, at = np.unique(rows, return_inverse=True)
+    asked = text_keys(source.queries.select(places.tolist())["text"])[at]
+    places, at = np.unique(source.document_ids.get_indexer([d for _, d in judged]), return_inverse=True)
+    documents = text_keys(source.documents(places.tolist()))[at]
+    labels = joined_groups(list(zip(asked.tolist(), documents.tolist(), strict=True)))
+    # A query without anything relevant hangs together with no other.
+    groups: dict[Any, set[str]] = {query: {query} for query in qrels}
+    for (query, _), label in zip(judged, labels.tolist(), strict=True):
+        groups.pop(query, None)
+        groups.setdefault(("joined", label), set()).add(query)
+    most = max(1, share * len(qrels))
+    held = {
+        query
+        for members in groups.values()
+        if len(members) <= most and _position(min(members)) < share
+        for query in members
+    }
     if not held or len(held) == len(qrels):
         raise InputError(
             f"--held_back {share} holds back {len(held)} of the {len(qrels)} queries of split {split!r}; "
@@ -150,7 +176,7 @@ def _position(query_id: str) -> float:
 
 
 def _write_configurations(
-    arguments: CompareArguments, held: set[str], read: bool = True
+    arguments: CompareArguments, held: Qrels, read: bool = True
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Writes every run's configuration and checks it; returns them by (arm, seed).
 
@@ -202,14 +228,21 @@ def _write_configurations(
     return planned
 
 
-def _without(dataset: str, config: str | None, split: str, held: set[str], output: Path) -> str:
-    """Writes a data set's rows whose queries are not held back, and returns the folder."""
+def _without(dataset: str, config: str | None, split: str, held: Qrels, output: Path) -> str:
+    """Writes a data set's rows without held-back queries and their documents, and returns the folder."""
     from syneg.training.run import TrainArguments, load_rows
 
     rows = load_rows(TrainArguments(model="", dataset=dataset, dataset_config=config, split=split))
     check_rows(rows, dataset)
-    # The id as it stands too: no query of the source can have a made row's, but a foreign row may.
-    kept = rows.filter(lambda row: held.isdisjoint((row["query_id"], source_query_id(row))))
+    documents = {d for scores in held.values() for d, score in scores.items() if score > 0}
+    # Of a made row the query that it comes from counts, and its document, which a judge may have relabelled.
+    kept = rows.filter(
+        lambda row: (
+            row["query_id"] not in held
+            and source_query_id(row) not in held
+            and row["positive_id"] not in documents
+        )
+    )
     if not len(kept):
         raise InputError(f"data set {dataset!r}: no row is left when the held-back queries are left out.")
     name = dataset if config is None else f"{dataset}\0{config}"

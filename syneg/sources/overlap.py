@@ -1,8 +1,12 @@
-"""What of a split could be memory: judgements of documents that are relevant in the training split too."""
+"""What two parts of a source share: documents that are relevant in both, and how to part without any."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
 
 from syneg.sources.source import Source
 from syneg.text import text_keys
@@ -70,3 +74,20 @@ def shared_judgements(source: Source, split: str, other: str = "train") -> Overl
     return Overlap(
         split, other, len(judged), len(shared), frozenset(query for query, _ in judged), frozenset(shared)
     )
+
+
+def joined_groups(pairs: Sequence[tuple[Hashable, Hashable]]) -> np.ndarray:
+    """Returns a number a (query, document) pair: equal where pairs hang together, by one or over others.
+
+    Parts that are made of whole groups share neither a query nor a document.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not pairs:
+        return np.zeros(0, dtype=int)
+    queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in zip(*pairs, strict=True))
+    documents = documents + queries.max() + 1
+    number = documents.max() + 1
+    edges = coo_array((np.ones(len(pairs), dtype=bool), (queries, documents)), shape=(number, number))
+    return connected_components(edges, directed=False)[1][queries]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from filelock import FileLock
 from syneg.commands.compare import main
 from syneg.commands.report import main as report
 from syneg.errors import InputError
-from syneg.evaluation.compare import _without, hold_back
+from syneg.evaluation.compare import HELD_BACK, _position, _without, hold_back
 from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
@@ -208,6 +209,36 @@ def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
     assert comparison.unfinished == [("none", 0), ("hybrid", 0)]
 
 
+def test_no_document_is_relevant_to_held_back_queries_and_to_the_others():
+    # Pairs of queries share a document by its id, by its text, or have one text; one has nothing relevant.
+    numbers = range(0, 80, 2)
+    corpus = [{"id": f"d{i}", "title": "", "text": f"text {i}"} for i in range(80)]
+    corpus += [{"id": f"e{i}", "title": " ", "text": f"TEXT  {i}"} for i in numbers]
+    queries = [{"id": f"q{i}", "text": f"query {i - i % 2 if i >= 60 else i}"} for i in range(80)]
+    qrels: dict = {"none": {"d0": 0}}
+    for i in numbers:
+        shared = f"d{i}" if i < 30 else f"e{i}" if i < 60 else f"d{i + 1}"
+        qrels |= {f"q{i}": {f"d{i}": 1}, f"q{i + 1}": {shared: 2}}
+    source = Source(
+        "pairs",
+        Dataset.from_list(corpus, features=CORPUS_FEATURES),
+        Dataset.from_list([*queries, {"id": "none", "text": "nothing"}], features=QUERY_FEATURES),
+        {"train": qrels},
+    )
+    found, held = hold_back(source, "train", 0.4)
+    assert set(found.qrels[HELD_BACK]) == held and 16 <= len(held - {"none"}) <= 48
+    assert all((f"q{i}" in held) == (f"q{i + 1}" in held) for i in numbers)
+    assert ("none" in held) == (_position("none") < 0.4)
+    # Nothing hangs together: every query by its own hash, in any order.
+    alone = {f"q{i}": {f"d{i}": 1} for i in reversed(range(60))}
+    _, held = hold_back(dataclasses.replace(source, qrels={"train": alone}), "train", 0.4)
+    assert held == {query for query in alone if _position(query) < 0.4}
+    # All hang together: none can be held back.
+    joined = {f"q{i}": {"d0": 1} for i in range(60)}
+    with pytest.raises(InputError, match="holds back 0 of the 60 queries"):
+        hold_back(dataclasses.replace(source, qrels={"train": joined}), "train", 0.4)
+
+
 def test_a_held_back_query_whose_id_holds_the_separator_is_not_trained_on(tmp_path):
     # Both ids begin alike, and so do those of their mirrored rows; hashes hold back the first only.
     names = ["a~1", "a~2", "a", "b~1~query", "b"]
@@ -219,22 +250,28 @@ def test_a_held_back_query_whose_id_holds_the_separator_is_not_trained_on(tmp_pa
         Dataset.from_list([{"id": k, "text": v} for k, v in texts.items()], features=QUERY_FEATURES),
         {"train": {name: {f"d~{name}": 1} for name in names}},
     )
-    _, held = hold_back(source, "train", 0.5)
+    held_source, held = hold_back(source, "train", 0.5)
     assert 0 < len(held) < len(names)
     rows = []
     for name, query in texts.items():
         row = make_row(name, query, f"d~{name}", name, [make_negative("x", "synthetic")])
         (draft,) = Mirroring().apply([Draft(row, mirror_queries={"x": f"{name} asked again"})])
         rows += [row, *draft.made]
+    # A judge found that a held-back query's document answers another query too.
+    kept_name = next(name for name in names if name not in held)
+    rows.append(make_row(kept_name, "asks", f"d~{min(held)}", min(held), [], "relabelled"))
     path = tmp_path / "rows"
     path.mkdir()
     Dataset.from_list(rows, features=FEATURES).to_parquet(path / "train-00000-of-00001.parquet")
     kept = Dataset.from_parquet(
-        str(Path(_without(str(path), None, "train", held, tmp_path)) / "train-00000-of-00001.parquet")
+        str(
+            Path(_without(str(path), None, "train", held_source.qrels[HELD_BACK], tmp_path))
+            / "train-00000-of-00001.parquet"
+        )
     )
-    assert len(kept) == 2 * (len(names) - len(held))
-    trained = {name for name in names for row in kept if row["query"].startswith(f"{name} asked ")}
-    assert trained == set(names) - held
+    kept_names = set(names) - held
+    assert set(kept["query"]) == {f"{name} {verb}" for name in kept_names for verb in ("asks", "asked again")}
+    assert len(kept) == 2 * len(kept_names)
 
 
 @pytest.mark.parametrize(
