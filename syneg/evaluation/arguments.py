@@ -129,8 +129,8 @@ class CompareArguments:
         default=0.0,
         metadata={
             "help": "Share of the queries of --split, by a hash of their ids, that are left out of the "
-            "training rows, with the documents relevant to them, and evaluated on, to choose hyper-parameters "
-            "by; 0 evaluates on all of --split."
+            "training rows, with the documents relevant to them, and evaluated on, to choose "
+            "hyper-parameters by; 0 evaluates on all of --split."
         },
     )
     keep_models: bool = field(default=False, metadata={"help": "Whether to keep each run's model."})

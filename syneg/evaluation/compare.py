@@ -129,38 +129,27 @@ def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str
     """Returns the source with a split of held-back queries, and their ids.
 
     Queries that are joined by a relevant document, or by an equal text (Unicode form, case and blanks
-    aside), go to one side together, so that no document is relevant on both. Which are held back is told by a
-    hash of the first of their ids, so the choice does not hang on order or seed; what hangs together in more
-    than that share of all queries is trained on.
+    aside), go to one side together; see `held_back_names`.
 
     Raises:
         InputError: Where the split is missing, or none or all of its queries would be held back.
     """
     from dataclasses import replace
 
-    from syneg.sources.overlap import joined_groups
+    from syneg.sources.overlap import held_back_names
     from syneg.text import text_keys
 
     qrels = source.judgements(split)
     judged = [(query, d) for query, documents in qrels.items() for d, s in documents.items() if s > 0]
     rows = source.query_ids.get_indexer([query for query, _ in judged])
     places, at = np.unique(rows, return_inverse=True)
-    asked = text_keys(source.queries.select(places.tolist())["text"])[at]
+    asked = text_keys(source.queries.select(places.tolist())["text"])[at].tolist()
     places, at = np.unique(source.document_ids.get_indexer([d for _, d in judged]), return_inverse=True)
-    documents = text_keys(source.documents(places.tolist()))[at]
-    labels = joined_groups(list(zip(asked.tolist(), documents.tolist(), strict=True)))
-    # A query without anything relevant hangs together with no other.
-    groups: dict[Any, set[str]] = {query: {query} for query in qrels}
-    for (query, _), label in zip(judged, labels.tolist(), strict=True):
-        groups.pop(query, None)
-        groups.setdefault(("joined", label), set()).add(query)
-    most = max(1, share * len(qrels))
-    held = {
-        query
-        for members in groups.values()
-        if len(members) <= most and _position(min(members)) < share
-        for query in members
-    }
+    documents = text_keys(source.documents(places.tolist()))[at].tolist()
+    named = list(zip([query for query, _ in judged], asked, documents, strict=True))
+    # A query without anything relevant is joined to no other.
+    lonely = [(query, query, query) for query in qrels.keys() - {query for query, _ in judged}]
+    held = held_back_names([*named, *lonely], share)
     if not held or len(held) == len(qrels):
         raise InputError(
             f"--held_back {share} holds back {len(held)} of the {len(qrels)} queries of split {split!r}; "
@@ -168,11 +157,6 @@ def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str
         )
     part = {query: documents for query, documents in qrels.items() if query in held}
     return replace(source, qrels={**source.qrels, HELD_BACK: part}), held
-
-
-def _position(query_id: str) -> float:
-    digest = hashlib.blake2b(query_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
 
 
 def _write_configurations(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import hashlib
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,18 +77,38 @@ def shared_judgements(source: Source, split: str, other: str = "train") -> Overl
     )
 
 
-def joined_groups(pairs: Sequence[tuple[Hashable, Hashable]]) -> np.ndarray:
-    """Returns a number a (query, document) pair: equal where pairs hang together, by one or over others.
+def held_back_names(judged: Iterable[tuple[str, Hashable, Hashable]], share: float) -> set[str]:
+    """Returns which queries are held back, so that they share no query and no document with the others.
 
-    Parts that are made of whole groups share neither a query nor a document.
+    What is joined by a query or a document, directly or over others, stays on one side. Which side is told
+    by a hash of the first of its names, and so hangs neither on the order nor on a seed; what is joined in
+    more than the share of all names is not held back.
+
+    Args:
+        judged: Of each pair the name of its query, and what its query and its document are known by.
+        share: The share of the names that is to be held back.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not pairs:
-        return np.zeros(0, dtype=int)
-    queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in zip(*pairs, strict=True))
+    judged = list(judged)
+    if not judged:
+        return set()
+    names, *sides = zip(*judged, strict=True)
+    queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in sides)
     documents = documents + queries.max() + 1
     number = documents.max() + 1
-    edges = coo_array((np.ones(len(pairs), dtype=bool), (queries, documents)), shape=(number, number))
-    return connected_components(edges, directed=False)[1][queries]
+    edges = coo_array((np.ones(len(names), dtype=bool), (queries, documents)), shape=(number, number))
+    labels = connected_components(edges, directed=False)[1][queries]
+    groups: dict[int, set[str]] = {}
+    for name, label in zip(names, labels.tolist(), strict=True):
+        groups.setdefault(label, set()).add(name)
+    most = max(1, share * len(set(names)))
+    held = (group for group in groups.values() if len(group) <= most and hash_share(min(group)) < share)
+    return set().union(*held)
+
+
+def hash_share(name: str) -> float:
+    """Returns a number from 0 to below 1 that hangs on the name alone, evenly spread."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

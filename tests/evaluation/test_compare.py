@@ -14,11 +14,12 @@ from filelock import FileLock
 from syneg.commands.compare import main
 from syneg.commands.report import main as report
 from syneg.errors import InputError
-from syneg.evaluation.compare import HELD_BACK, _position, _without, hold_back
+from syneg.evaluation.compare import HELD_BACK, _without, hold_back
 from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
+from syneg.sources.overlap import hash_share
 from syneg.stages import Draft
 from syneg.writing.stage import Mirroring
 
@@ -228,11 +229,11 @@ def test_no_document_is_relevant_to_held_back_queries_and_to_the_others():
     found, held = hold_back(source, "train", 0.4)
     assert set(found.qrels[HELD_BACK]) == held and 16 <= len(held - {"none"}) <= 48
     assert all((f"q{i}" in held) == (f"q{i + 1}" in held) for i in numbers)
-    assert ("none" in held) == (_position("none") < 0.4)
+    assert ("none" in held) == (hash_share("none") < 0.4)
     # Nothing hangs together: every query by its own hash, in any order.
     alone = {f"q{i}": {f"d{i}": 1} for i in reversed(range(60))}
     _, held = hold_back(dataclasses.replace(source, qrels={"train": alone}), "train", 0.4)
-    assert held == {query for query in alone if _position(query) < 0.4}
+    assert held == {query for query in alone if hash_share(query) < 0.4}
     # All hang together: none can be held back.
     joined = {f"q{i}": {"d0": 1} for i in range(60)}
     with pytest.raises(InputError, match="holds back 0 of the 60 queries"):
