@@ -40,7 +40,7 @@ class Kept(NamedTuple):
 
 
 @dataclass
-class Plan:
+class ChunkPlan:
     """How one batch is embedded.
 
     Attributes:
@@ -54,7 +54,7 @@ class Plan:
     starts: Tensor
 
     @classmethod
-    def of(cls, texts: Texts, budget: int, cost: int) -> Plan:
+    def of(cls, texts: Texts, budget: int, cost: int) -> ChunkPlan:
         """Plans a batch; see `split_chunks`."""
         # What must be equal within a chunk: the prompt's length, where pooling leaves the prompt out.
         kinds = [texts.prompt_lengths[i] for i in texts.prompt.tolist()]
@@ -70,17 +70,17 @@ class Plan:
         laid = torch.tensor([i for chunk in self.chunks for i in chunk], device=parts[0].device)
         return torch.cat(list(parts))[torch.argsort(laid)]
 
-    def fitting(self, everything: float, dear: float, memory: float) -> Kept:
+    def fitting(self, everything: float, costly: float, memory: float) -> Kept:
         """Returns what fits into memory.
 
         Args:
             everything: Bytes of a token's activations.
-            dear: Bytes of those that must be kept where the others are computed again.
+            costly: Bytes of those that must be kept where the others are computed again.
             memory: Bytes that there are.
         """
         sums = np.cumsum([self.padded(chunk) for chunk in reversed(self.chunks)])
-        chunks = max(int(np.searchsorted(sums * dear, memory, side="right")), 1)
-        rest = dear * (sums[chunks - 1] - sums[:chunks])
+        chunks = max(int(np.searchsorted(sums * costly, memory, side="right")), 1)
+        rest = costly * (sums[chunks - 1] - sums[:chunks])
         whole = int(np.searchsorted(sums[:chunks] * everything + rest, memory, side="right"))
         return Kept(chunks, max(whole, 1))
 
@@ -169,11 +169,11 @@ class ChunkBudget:
         self.memory_share = memory_share
         self._bytes_per_token: tuple[float, float] | None = None
 
-    def plan(self, texts: Texts) -> Plan:
+    def plan(self, texts: Texts) -> ChunkPlan:
         """Returns how a batch is embedded."""
-        return Plan.of(texts, self.tokens, self.cost)
+        return ChunkPlan.of(texts, self.tokens, self.cost)
 
-    def kept(self, plan: Plan, passes: int, measure: Callable[[Plan], tuple[float, float]]) -> Kept:
+    def kept(self, plan: ChunkPlan, passes: int, measure: Callable[[ChunkPlan], tuple[float, float]]) -> Kept:
         """Returns what a step keeps.
 
         Args:
@@ -194,11 +194,11 @@ class ChunkBudget:
             return Kept(count, 1)
         if self._bytes_per_token is None:
             self._bytes_per_token = measure(plan)
-        everything, dear = self._bytes_per_token
+        everything, costly = self._bytes_per_token
         free = self.memory_share * free_memory(self.device, self.processes)
-        return plan.fitting(everything, dear if self.selective else everything, free)
+        return plan.fitting(everything, costly if self.selective else everything, free)
 
-    def halve(self, plan: Plan, error: BaseException) -> None:
+    def halve(self, plan: ChunkPlan, error: BaseException) -> None:
         """Halves the chunks after memory ran out.
 
         Raises:

@@ -1,73 +1,380 @@
-"""The training data: checks before the first step, and a loader that knows its epoch."""
+"""Training rows of any origin: which columns are read, and what is checked before the first step."""
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
-from torch.utils.data import DataLoader
 
 from syneg.errors import InputError
-from syneg.training.collator import SyNegCollator
+from syneg.training.mixing import ANONYMOUS, Candidate
+
+if TYPE_CHECKING:
+    from syneg.training.collator import SyNegCollator
+
+QUERY_COLUMNS = ("query", "anchor", "question", "sentence1")
+POSITIVE_COLUMNS = ("positive", "pos", "answer", "passage", "document", "sentence2")
+NEGATIVE_COLUMNS = (
+    "negative, negatives, neg, negs, hard_negative, hard_negatives, hard_neg, hard_negs, each also with a "
+    "number (negative_1) or with text, doc, document, passage, context or ctx (negative_passages); - or a "
+    "blank may stand for _"
+)
+"""What is read as negatives, in words."""
+
+_NEGATIVE = re.compile(r"(hard_?)?neg(ative)?(s)?(_(text|doc|document|passage|context|ctx)(s)?)?(_?\d+)?")
+_LIKE_NEGATIVE = re.compile(r"(?<![a-z])(hard)?neg(ative)?s?(?![a-z])")
+_ABOUT_NEGATIVES = re.compile(r"_(id|pid|docid|score|rank|source|label|title|url|count)s?(_?\d+)?$")
+_PEEKED = 32
+"""Rows that are read as in training, before it."""
 
 
-class EpochLoader(DataLoader):
-    """A data loader that hands the epoch on to its sampler and to a streamed data set."""
+@dataclass(frozen=True)
+class TrainingRow:
+    """A row, read.
 
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch of the next iteration."""
-        for part in (self.batch_sampler, self.dataset):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+    Attributes:
+        identity: What tells it from other rows, in any order and epoch: its ids, or a hash of its texts.
+        query: The query.
+        positive: The positive.
+        query_id: The query's id, or None.
+        positive_id: The positive's id, or None.
+        candidates: The negatives that may be drawn, in the row's order.
+    """
+
+    identity: str
+    query: str
+    positive: str
+    query_id: str | None
+    positive_id: str | None
+    candidates: list[Candidate]
 
 
-def check_dataset(dataset: Any, collator: SyNegCollator, in_batch: bool) -> None:
-    """Checks before training what would otherwise fail in the middle of it.
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what.
+
+    Attributes:
+        query: The column of the queries.
+        positive: The column of the positives.
+        negatives: The columns of negatives, in the row's order.
+        unused: Columns whose names look like negatives that are not read; what only tells about
+            negatives that are read, such as their scores, is not among them.
+    """
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    @classmethod
+    @lru_cache(maxsize=64)
+    def among(cls, names: tuple[str, ...]) -> Columns:
+        """Finds the columns.
+
+        Raises:
+            InputError: Where there is none of queries or of positives.
+        """
+        plain = {name: _plain_name(name) for name in names}
+        negatives = tuple(name for name in names if _NEGATIVE.fullmatch(plain[name]))
+        unused = tuple(
+            name
+            for name in names
+            if name not in negatives
+            and _LIKE_NEGATIVE.search(plain[name])
+            and not (negatives and _ABOUT_NEGATIVES.search(plain[name]))
+        )
+        query = _first(QUERY_COLUMNS, names, "query")
+        return cls(query, _first(POSITIVE_COLUMNS, names, "positive"), negatives, unused)
+
+    def refuse(self, column: str) -> InputError:
+        """Returns the error for a column that looks like negatives and is not read."""
+        return InputError(
+            f"column {column!r} looks like negatives and would not be used; rename or remove it. Read as "
+            f"negatives: {NEGATIVE_COLUMNS}."
+        )
+
+
+def _plain_name(name: str) -> str:
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name)).casefold()
+    return re.sub(r"[^a-z0-9]+", "_", words)
+
+
+def _first(known: tuple[str, ...], names: tuple[str, ...], kind: str) -> str:
+    name = next((name for name in known if name in names), None)
+    if name is None:
+        found = ", ".join(map(str, names)) or "none"
+        raise InputError(
+            f"a row has no {kind}: none of the columns {', '.join(known)} is there (found: {found}). "
+            "Rename the column."
+        )
+    return name
+
+
+def read_row(row: Mapping[str, Any], with_negatives: bool = True) -> TrainingRow:
+    """Reads a row of any origin.
+
+    Args:
+        row: The row.
+        with_negatives: Whether its negatives are wanted; else what stands there is left alone.
 
     Raises:
-        InputError: For a data set of an unknown kind or without rows; a mixture that names a source no
-            row has; a row without negatives where that is an error; or no negatives of any kind.
+        InputError: Where the query, the positive or a negative is missing or is no text, or where a
+            column looks like negatives and is not read.
+    """
+    columns = Columns.among(tuple(row))
+    query, positive = _text(row, columns.query), _text(row, columns.positive)
+    query_id, positive_id = text_id(row.get("query_id")), text_id(row.get("positive_id"))
+    if query_id is not None and positive_id is not None:
+        # A mirror shares its ids with no other row, but its origin is part of what it is.
+        identity = f"{query_id}/{positive_id}" + ("" if row.get("origin") in (None, "source") else "/mirror")
+    else:
+        digest = hashlib.blake2b(f"{query}\x1f{positive}".encode(), digest_size=8)
+        identity = digest.hexdigest()
+    candidates: list[Candidate] = []
+    if with_negatives:
+        for name in columns.unused:
+            if isinstance(row[name], str | list | tuple | Mapping):
+                raise columns.refuse(name)
+        candidates = [candidate for name in columns.negatives for candidate in _candidates(row, name)]
+    return TrainingRow(identity, query, positive, query_id, positive_id, candidates)
+
+
+def text_id(value: Any) -> str | None:
+    """Returns an id as text; ids that are numbers count as equal to their digits."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    # What pandas makes of whole numbers where one is missing.
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def row_name(row: Mapping[str, Any]) -> str:
+    """Returns what a person finds a row by: its ids, or how its texts begin."""
+    ids = [text_id(row.get(name)) for name in ("query_id", "positive_id")]
+    if any(ids):
+        return "/".join(word for word in ids if word)
+    known = (*QUERY_COLUMNS, *POSITIVE_COLUMNS)
+    shown = [f"{name} {row[name]!r:.40}" for name in known if isinstance(row.get(name), str)]
+    return ", ".join(shown) or "without ids"
+
+
+def _text(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    if not isinstance(value, str) or not value.strip():
+        raise _no_text(name, value, row)
+    return value
+
+
+def _no_text(column: str, value: Any, row: Mapping[str, Any], number: int | None = None) -> InputError:
+    where = row_name(row) if number is None else f"row {number}, {row_name(row)}"
+    return InputError(
+        f"column {column!r} of a row holds {value!r:.60}, which is no text ({where}); mend or drop the row."
+    )
+
+
+def _candidates(row: Mapping[str, Any], name: str) -> Iterator[Candidate]:
+    value = row[name]
+    if isinstance(value, str):
+        value = _listed(row, name, value)
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if item is None:
+            continue
+        text = item.get("text") if isinstance(item, Mapping) else item
+        if not isinstance(text, str):
+            raise InputError(
+                f"column {name!r} of a row holds {item!r:.60}; expected texts, or negatives with 'text' "
+                f"and 'source' ({row_name(row)})."
+            )
+        if not text.strip():
+            raise _no_text(name, item, row)
+        if not isinstance(item, Mapping):
+            yield Candidate(text, ANONYMOUS)
+            continue
+        yield Candidate(
+            text=text,
+            source=str(item.get("source") or ANONYMOUS),
+            doc_id=text_id(item.get("doc_id")),
+            hardness=_number(item.get("score")),
+            difficulty=item.get("difficulty"),
+            teacher_score=_number(item.get("teacher_score")),
+            positive_teacher_score=_number(item.get("positive_teacher_score")),
+        )
+
+
+def _listed(row: Mapping[str, Any], name: str, value: str) -> Any:
+    """Returns the list that a text in a column of several negatives is in JSON, as CSV files have it."""
+    matched = _NEGATIVE.fullmatch(_plain_name(name))
+    several = matched is not None and (matched[3] or matched[6]) and not matched[7]
+    if not several or not value.lstrip().startswith("["):
+        return value
+    try:
+        items = json.loads(value)
+    except ValueError:
+        try:
+            ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value  # A text that begins with a bracket.
+        raise InputError(
+            f"column {name!r} of a row holds a list in Python's notation, {value!r:.60} ({row_name(row)}); "
+            "write it as JSON, or as a list column in Parquet or JSON lines."
+        ) from None
+    return items if all(isinstance(item, str | Mapping) for item in items) else value
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+# Before the first step ----------------------------------------------------------------------------------
+
+
+def check_dataset(
+    dataset: Any,
+    collator: SyNegCollator,
+    in_batch: bool,
+    name: str = "train_dataset",
+    whole_step: int = 1,
+) -> None:
+    """Checks before training what would otherwise fail in the middle of it, or be left out in silence.
+
+    Of a stream the first rows are read; of a data set all rows' texts are looked at.
+
+    Args:
+        dataset: The rows; None is let through.
+        collator: What reads them in training.
+        in_batch: Whether there are in-batch negatives.
+        name: What the data set is called in errors.
+        whole_step: How many rows a step needs, where incomplete steps are left out.
+
+    Raises:
+        InputError: For a data set of an unknown kind or without rows, or with fewer than a step needs; a row
+            with a text that is empty or none; a column that looks like negatives and is not read; a mixture
+            that names a source no row has; a row without negatives where that is an error; or no negatives
+            of any kind.
     """
     if not in_batch and not collator.mixture.asks_for_negatives:
         raise InputError(
             "the mixture has no negatives, and --in_batch_negatives is off: nothing to learn from."
         )
-    if dataset is None or isinstance(dataset, IterableDataset):
+    if dataset is None:
         return
-    if not isinstance(dataset, Dataset):
+    if not isinstance(dataset, Dataset | IterableDataset):
         raise InputError(
-            f"train_dataset is a {type(dataset).__name__}; give one datasets.Dataset or IterableDataset "
+            f"{name} is a {type(dataset).__name__}; give one datasets.Dataset or IterableDataset "
             "(datasets.concatenate_datasets joins several)."
         )
-    if len(dataset) == 0:
-        raise InputError("train_dataset has no rows.")
-    if "negatives" not in dataset.column_names or not collator.mixture.asks_for_negatives:
-        return
-    column = dataset.select_columns(["negatives"]).with_format("arrow")[:]["negatives"].combine_chunks()
-    if not hasattr(column.type, "value_type") or not hasattr(column.type.value_type, "get_field_index"):
-        return  # Plain texts have no sources.
-    _check_sources(column, collator)
-    if collator.empty_rows == "error":
-        lengths = pc.fill_null(pc.list_value_length(column), 0)
-        empty = pc.equal(lengths, 0).to_numpy(zero_copy_only=False).nonzero()[0]
-        if len(empty):
-            row = dataset[int(empty[0])]
-            raise InputError(
-                f"row {int(empty[0])} ({row.get('query_id')}/{row.get('positive_id')}) has no negative "
-                f"({len(empty)} such rows), but the mixture '{collator.mixture}' asks for some. Leave them "
-                "out, or train them on in-batch negatives alone with --empty_rows in_batch."
-            )
+    if isinstance(dataset, Dataset) and len(dataset):
+        _check_columns(dataset, collator)
+    first = list(itertools.islice(dataset.with_format(None), max(_PEEKED, whole_step)))
+    if not first:
+        raise InputError(f"{name} has no rows.")
+    if len(first) < whole_step:
+        raise InputError(
+            f"{name} has {len(first)} rows, fewer than the batch of {whole_step}, and --dataloader_drop_last "
+            "leaves incomplete batches out: nothing to train on. Lower --per_device_train_batch_size or set "
+            "--dataloader_drop_last false."
+        )
+    for number, row in enumerate(first[:_PEEKED]):
+        try:
+            collator.draw(collator.read(row))
+        except InputError as error:
+            raise InputError(f"{name}, row {number}: {error}") from None
 
 
-def _check_sources(column: Any, collator: SyNegCollator) -> None:
-    values = pc.list_flatten(column)
-    if values.type.get_field_index("source") < 0:
+def _check_columns(dataset: Dataset, collator: SyNegCollator) -> None:
+    columns = Columns.among(tuple(dataset.column_names))
+    wanted = columns.negatives if collator.mixture.asks_for_negatives else ()
+    if collator.mixture.asks_for_negatives:
+        types = dataset.features.arrow_schema
+        for column in columns.unused:
+            if _is_string(kind := types.field(column).type) or pa.types.is_nested(kind):
+                raise columns.refuse(column)
+    counts = np.zeros(len(dataset), dtype=np.int64)
+    sources: set[str] | None = None
+    start = 0
+    # Row numbers are those of the data set as it was given, selected or shuffled.
+    for table in dataset.with_format("arrow").iter(batch_size=10_000):
+        for column in (columns.query, columns.positive):
+            bad = _without_text(table[column].combine_chunks())
+            if len(bad):
+                row = dataset.with_format(None)[start + int(bad[0])]
+                raise _no_text(column, row[column], row, start + int(bad[0]))
+        for column in wanted:
+            rows, texts, found = _flat(table[column].combine_chunks())
+            bad = rows[_without_text(texts)] if len(texts) else rows[:0]
+            if len(bad):
+                row = dataset.with_format(None)[start + int(bad[0])]
+                raise _no_text(column, _empty_item(row[column]), row, start + int(bad[0]))
+            np.add.at(counts, start + rows, 1)
+            if found is not None:
+                sources = (sources or set()) | found
+        start += len(table)
+    if not wanted:
         return
-    found = sorted(s for s in pc.unique(pc.struct_field(values, "source")).to_pylist() if s is not None)
-    missing = [source for source in collator.mixture.sources if source not in found]
-    if missing:
+    missing = [source for source in collator.mixture.sources if sources is not None and source not in sources]
+    # Texts without a source may stand in for any.
+    if missing and len(wanted) == 1:
         raise InputError(
             f"mixture '{collator.mixture}': no row has a negative of source {missing[0]!r} "
-            f"(found: {', '.join(found) or 'none'})."
+            f"(found: {', '.join(sorted(sources or ())) or 'none'})."
         )
+    empty = (counts == 0).nonzero()[0]
+    if collator.empty_rows == "error" and len(empty):
+        row = dataset.with_format(None)[int(empty[0])]
+        raise InputError(
+            f"row {int(empty[0])} ({row_name(row)}) has no negative "
+            f"({len(empty)} such rows), but the mixture '{collator.mixture}' asks for some. Leave them "
+            "out, or train them on in-batch negatives alone with --empty_rows in_batch."
+        )
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _without_text(array: pa.Array) -> np.ndarray:
+    """Returns the places where there is no text: null, blank, or no string at all."""
+    if not _is_string(array.type):
+        return np.arange(len(array))
+    trimmed = pc.utf8_length(pc.utf8_trim_whitespace(array.cast(pa.large_string())))
+    return np.asarray(pc.fill_null(pc.equal(trimmed, 0), True)).nonzero()[0]
+
+
+def _flat(array: pa.Array) -> tuple[np.ndarray, pa.Array, set[str] | None]:
+    """Returns the negatives of a column: each one's row, its text, and the sources, None where none is told.
+
+    What is null is no negative.
+    """
+    rows = np.arange(len(array))
+    if hasattr(array.type, "value_type"):
+        rows = np.asarray(pc.list_parent_indices(array))
+        array = pc.list_flatten(array)
+    if array.null_count:
+        rows, array = rows[np.asarray(array.is_valid())], array.drop_null()
+    if not pa.types.is_struct(array.type):
+        return rows, array, None
+    names = [field.name for field in array.type]
+    sources = None
+    if "source" in names:
+        sources = {str(s) for s in pc.unique(pc.struct_field(array, "source")).to_pylist() if s is not None}
+    return rows, pc.struct_field(array, "text") if "text" in names else pa.nulls(len(array)), sources
+
+
+def _empty_item(value: Any) -> Any:
+    items: Iterable[Any] = value if isinstance(value, list) else [value]
+    for item in items:
+        text = item.get("text") if isinstance(item, Mapping) else item
+        if item is not None and (not isinstance(text, str) or not text.strip()):
+            return item
+    return value

@@ -74,19 +74,19 @@ def retrieval_evaluator(
     )
 
 
-def choose_metric(how: ContrastiveArguments, evaluator: Any) -> None:
+def choose_metric(args: ContrastiveArguments, evaluator: Any) -> None:
     """Makes nDCG@10 the metric of the best model, where none is named.
 
     Raises:
         InputError: Where the best model is asked for, but nothing is evaluated on the way.
     """
-    if not how.load_best_model_at_end or evaluator is None:
+    if not args.load_best_model_at_end or evaluator is None:
         return
-    if how.eval_strategy == "no":
+    if args.eval_strategy == "no":
         raise InputError("--load_best_model_at_end needs evaluations: set --eval_strategy epoch (or steps).")
-    if how.metric_for_best_model in (None, "loss"):
-        how.metric_for_best_model = f"eval_{NAME}_cosine_ndcg@10"
-        how.greater_is_better = True
+    if args.metric_for_best_model in (None, "loss"):
+        args.metric_for_best_model = f"eval_{NAME}_cosine_ndcg@10"
+        args.greater_is_better = True
 
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:

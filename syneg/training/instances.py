@@ -6,29 +6,50 @@ once. Batches of several processes, or of several accumulated steps, are joined 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from syneg.text import normal_text
+from syneg.text import text_keys
 
 
-def key_of(text: str) -> int:
-    """Returns a 63-bit hash, the same in every process; never 0, which stands for "none"."""
-    return (int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1) or 1
+def _signed(keys: np.ndarray) -> np.ndarray:
+    # Tensors have no uint64; 0 stands for "none".
+    return np.maximum((keys >> np.uint64(1)).astype(np.int64), 1)
+
+
+def keys_of_texts(texts: Iterable[str]) -> np.ndarray:
+    """Returns the keys under which equal texts are found (see `text_keys`), int64 above 0."""
+    return _signed(text_keys(texts))
+
+
+def keys_of_words(words: Sequence[str]) -> np.ndarray:
+    """Returns keys of words that count as they are, such as names; the same in every process, above 0."""
+    return _signed(pd.util.hash_array(np.array(words, dtype=object), categorize=False))
+
+
+def keys_of_ids(ids: Sequence[str]) -> np.ndarray:
+    """Returns the keys of documents' or queries' ids, which differ from those of equal texts."""
+    return keys_of_words([f"\x1fid\x1f{word}" for word in ids])
+
+
+def key_of(word: str) -> int:
+    """Returns one word's key; see `keys_of_words`."""
+    return int(keys_of_words([word])[0])
 
 
 def text_key(text: str) -> int:
-    """Returns the key under which equal texts are found; see `normal_text`."""
-    return key_of(normal_text(text))
+    """Returns one text's key; see `keys_of_texts`."""
+    return int(keys_of_texts([text])[0])
 
 
 def id_key(doc_id: str) -> int:
-    """Returns the key of a document's id; it differs from that of an equal text."""
-    return key_of(f"\x1fid\x1f{doc_id}")
+    """Returns one id's key; see `keys_of_ids`."""
+    return int(keys_of_ids([doc_id])[0])
 
 
 @dataclass

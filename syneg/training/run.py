@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from syneg.errors import InputError
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TrainArguments:
-    """What is trained, and on what. How is in `ContrastiveArguments`."""
+    """What is trained, and on script. How is in `ContrastiveArguments`."""
 
     model: str = field(metadata={"help": "The retriever: a folder, a Hub id or package:NAME/FOLDER."})
     dataset: str = field(metadata={"help": "Rows with negatives: a folder or a Hub id."})
@@ -35,22 +35,14 @@ class TrainArguments:
             "ratio:synthetic=0.7,dense=1,total=4; direct:synthetic=1,dense=2,total=3."
         },
     )
-    negative_order: str = field(
-        default="random",
-        metadata={
-            "help": "random, or a curriculum over the epochs.",
-            "choices": ["random", "easy_to_hard", "hard_to_easy"],
-        },
+    negative_order: Literal["random", "easy_to_hard", "hard_to_easy"] = field(
+        default="random", metadata={"help": "random, or a curriculum over the epochs."}
     )
     synthetic_rise: float = field(
         default=1.0, metadata={"help": "By what factor the synthetic share has grown in the last epoch."}
     )
-    empty_rows: str = field(
-        default="error",
-        metadata={
-            "help": "Rows without negatives: an error, or in-batch only.",
-            "choices": ["error", "in_batch"],
-        },
+    empty_rows: Literal["error", "in_batch"] = field(
+        default="error", metadata={"help": "Rows without negatives: an error, or in-batch only."}
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Longest text in tokens; the model's own where null."}
@@ -88,18 +80,17 @@ class TrainArguments:
     lora_merge: bool = field(
         default=False, metadata={"help": "Whether to merge the adapters into the saved weights."}
     )
-    quantize: str = field(
-        default="none",
-        metadata={"help": "4bit: QLoRA, with bitsandbytes on a GPU.", "choices": ["none", "4bit"]},
+    quantize: Literal["none", "4bit"] = field(
+        default="none", metadata={"help": "4bit: QLoRA, with bitsandbytes on a GPU."}
     )
 
 
-def run(what: TrainArguments, how: ContrastiveArguments) -> Path:
+def run(script: TrainArguments, training: ContrastiveArguments) -> Path:
     """Trains and saves a model.
 
     Args:
-        what: What is trained, and on what.
-        how: How.
+        script: What is trained, and on what.
+        training: How.
 
     Returns:
         The folder, which `SentenceTransformer(folder)` loads.
@@ -107,14 +98,18 @@ def run(what: TrainArguments, how: ContrastiveArguments) -> Path:
     Raises:
         InputError: For a model, data set or argument that cannot be used.
     """
-    trainer = make_trainer(what, how)
+    from syneg.training.saving import find_checkpoint
+
+    # Before anything is loaded.
+    find_checkpoint(str(training.output_dir), training.resume_from_checkpoint)
+    trainer = make_trainer(script, training)
     measure(trainer, "before")
-    trainer.train(resume_from_checkpoint=how.resume_from_checkpoint)
+    trainer.train(training.resume_from_checkpoint)
     measure(trainer, "after")
-    save(trainer, what)
-    if how.push_to_hub:
+    save(trainer, script)
+    if training.push_to_hub:
         trainer.push_to_hub()
-    return Path(str(how.output_dir))
+    return Path(str(training.output_dir))
 
 
 def measure(trainer: ContrastiveTrainer, when: str) -> None:
@@ -125,7 +120,7 @@ def measure(trainer: ContrastiveTrainer, when: str) -> None:
         trainer.report.metrics[when] = summary(trainer.evaluate())
 
 
-def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
+def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
     """Loads model and data set and returns the trainer; `kwargs` are passed to it.
 
     Raises:
@@ -138,40 +133,40 @@ def make_trainer(what: TrainArguments, how: ContrastiveArguments, **kwargs: Any)
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
 
-    if not how.output_dir:
+    if not training.output_dir:
         raise InputError("--output is missing: the folder to write.")
-    mixture = Mixture.parse(what.mixture, order=what.negative_order, rise=what.synthetic_rise)
+    mixture = Mixture.parse(script.mixture, order=script.negative_order, rise=script.synthetic_rise)
     # Before the model is loaded: new adapters start from random numbers.
-    set_seed(how.seed)
-    dataset = load_rows(what)
-    model = load_model(what)
+    set_seed(training.seed)
+    dataset = load_rows(script)
+    model = load_model(script)
     collator = SyNegCollator(
         model,
         mixture=mixture,
-        seed=how.seed,
-        query_prompt=what.query_prompt,
-        document_prompt=what.document_prompt,
-        empty_rows=what.empty_rows,
+        seed=training.seed,
+        query_prompt=script.query_prompt,
+        document_prompt=script.document_prompt,
+        empty_rows=script.empty_rows,
     )
-    if what.held_out is not None:
+    if script.held_out is not None:
         kwargs["evaluator"] = retrieval_evaluator(
-            what.held_out,
-            what.held_out_split,
-            what.held_out_documents,
-            how.seed,
-            how.per_device_eval_batch_size,
+            script.held_out,
+            script.held_out_split,
+            script.held_out_documents,
+            training.seed,
+            training.per_device_eval_batch_size,
         )
-        choose_metric(how, kwargs["evaluator"])
-    if what.patience is not None:
-        kwargs["callbacks"] = [*kwargs.get("callbacks", []), EarlyStoppingCallback(what.patience)]
+        choose_metric(training, kwargs["evaluator"])
+    if script.patience is not None:
+        kwargs["callbacks"] = [*kwargs.get("callbacks", []), EarlyStoppingCallback(script.patience)]
     trainer = ContrastiveTrainer(
-        model=model, args=how, train_dataset=dataset, data_collator=collator, **kwargs
+        model=model, args=training, train_dataset=dataset, data_collator=collator, **kwargs
     )
-    trainer.report.model, trainer.report.dataset = what.model, what.dataset
+    trainer.report.model, trainer.report.dataset = script.model, script.dataset
     return trainer
 
 
-def load_rows(what: TrainArguments) -> Any:
+def load_rows(script: TrainArguments) -> Any:
     """Loads the data set's rows.
 
     Raises:
@@ -179,21 +174,21 @@ def load_rows(what: TrainArguments) -> Any:
     """
     from datasets import load_dataset
 
-    name = what.dataset
+    name = script.dataset
     looks_like_path = Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1
     if looks_like_path and not Path(name).is_dir():
         raise InputError(
             f"data set {name!r}: no such folder. Give a folder that `syneg build` wrote, or a Hub id."
         )
     try:
-        rows = load_dataset(name, what.dataset_config, split=what.split, streaming=what.streaming)
+        rows = load_dataset(name, script.dataset_config, split=script.split, streaming=script.streaming)
     except (ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"data set {name!r}, split {what.split!r} cannot be read: {reason}") from error
-    return rows if what.max_rows is None else rows.take(what.max_rows)
+        raise InputError(f"data set {name!r}, split {script.split!r} cannot be read: {reason}") from error
+    return rows if script.max_rows is None else rows.take(script.max_rows)
 
 
-def load_model(what: TrainArguments) -> Any:
+def load_model(script: TrainArguments) -> Any:
     """Loads the model, with adapters where the arguments ask for them.
 
     Raises:
@@ -202,21 +197,21 @@ def load_model(what: TrainArguments) -> Any:
     from syneg.encoders import load_encoder
 
     options: dict[str, Any] = {}
-    if what.quantize == "4bit":
-        options["model_kwargs"] = {"quantization_config": _four_bit(what)}
-    model = load_encoder(what.model, max_length=what.max_length, **options)
-    if what.pooling:
-        _set_pooling(model, what.pooling)
-    if what.lora_rank:
+    if script.quantize == "4bit":
+        options["model_kwargs"] = {"quantization_config": _four_bit(script)}
+    model = load_encoder(script.model, max_length=script.max_length, **options)
+    if script.pooling:
+        _set_pooling(model, script.pooling)
+    if script.lora_rank:
         from peft import LoraConfig, TaskType
 
-        names = [name.strip() for name in what.lora_modules.split(",") if name.strip()]
+        names = [name.strip() for name in script.lora_modules.split(",") if name.strip()]
         model.add_adapter(
             LoraConfig(
                 task_type=TaskType.FEATURE_EXTRACTION,
-                r=what.lora_rank,
-                lora_alpha=what.lora_alpha or 2 * what.lora_rank,
-                lora_dropout=what.lora_dropout,
+                r=script.lora_rank,
+                lora_alpha=script.lora_alpha or 2 * script.lora_rank,
+                lora_dropout=script.lora_dropout,
                 target_modules=names[0] if len(names) == 1 else names,
             )
         )
@@ -236,13 +231,13 @@ def _set_pooling(model: Any, pooling: str) -> None:
     raise InputError(f"--pooling {pooling}: the model has no pooling of its own to replace.")
 
 
-def _four_bit(what: TrainArguments) -> Any:
+def _four_bit(script: TrainArguments) -> Any:
     import importlib.util
 
     import torch
     from transformers import BitsAndBytesConfig
 
-    if not what.lora_rank:
+    if not script.lora_rank:
         raise InputError("--quantize 4bit needs adapters to train: set --lora_rank, to 16 say.")
     if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
         raise InputError("--quantize 4bit needs a CUDA GPU and the package bitsandbytes.")
@@ -251,9 +246,9 @@ def _four_bit(what: TrainArguments) -> Any:
     )
 
 
-def save(trainer: ContrastiveTrainer, what: TrainArguments) -> None:
+def save(trainer: ContrastiveTrainer, script: TrainArguments) -> None:
     """Saves the model, merged where asked for, and its card."""
-    if what.lora_rank and what.lora_merge:
+    if script.lora_rank and script.lora_merge:
         merge_adapters(trainer.model)
     trainer.save_model()
     trainer.save_state()

@@ -9,10 +9,47 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from torch import nn
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
+from syneg.errors import InputError
 from syneg.hub.model_cards import put_section
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.report import TrainingReport
+
+
+def find_checkpoint(output_dir: str, wanted: str | bool | None) -> str | None:
+    """Returns the checkpoint to resume from, or None to start anew.
+
+    Args:
+        output_dir: The folder of the training.
+        wanted: A checkpoint's folder; True, or "true" as the command line has it, for the last one of
+            `output_dir`; False, "false" or None for none.
+
+    Raises:
+        InputError: Where there is no such checkpoint.
+    """
+    word = str(wanted).strip()
+    if word.casefold() in ("none", "null", "false", ""):
+        return None
+    folder: str | None = word
+    if word.casefold() == "true":
+        folder = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+        if folder is None:
+            raise InputError(
+                f"--resume_from_checkpoint true: {output_dir!r} has no checkpoint (checkpoint-N). Leave it "
+                "out to start anew."
+            )
+    elif not Path(word).is_dir():
+        raise InputError(
+            f"--resume_from_checkpoint {word!r}: no such folder. Give a checkpoint-N, or true for the last."
+        )
+    if not (Path(str(folder)) / TRAINER_STATE_NAME).is_file():
+        raise InputError(
+            f"--resume_from_checkpoint: {folder!r} is no checkpoint, it has no {TRAINER_STATE_NAME}. "
+            "Give a checkpoint-N, or true for the last one of --output."
+        )
+    return folder
 
 
 def without_weights(model: SentenceTransformer) -> SentenceTransformer:

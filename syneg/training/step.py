@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.gradcache import RandContext
 from torch import Tensor, nn
 
-from syneg.training.chunks import Kept, Plan
+from syneg.training.chunks import ChunkPlan, Kept
 from syneg.training.losses import precise
 from syneg.training.recompute import keeping_less, marked, recipe_of
 from syneg.training.texts import Padder
@@ -85,7 +85,7 @@ class Embedder:
         finally:
             table.sparse = False
 
-    def embed(self, plan: Plan, chunk: Sequence[int]) -> Tensor:
+    def embed(self, plan: ChunkPlan, chunk: Sequence[int]) -> Tensor:
         """Returns the embeddings of one chunk in float32 at least, shape (chunk, d)."""
         features = self.padder.features(plan.texts, plan.starts, chunk)
         return precise(self.model(features)["sentence_embedding"])
@@ -104,7 +104,7 @@ class Embedder:
             handle.remove()
 
     def without_graph(
-        self, plan: Plan, chunks: list[list[int]], passes: int = 0
+        self, plan: ChunkPlan, chunks: list[list[int]], passes: int = 0
     ) -> tuple[list[Tensor], list[RandContext]]:
         """Embeds chunks, keeping no activations.
 
@@ -131,7 +131,7 @@ class Embedder:
 
     def step(
         self,
-        plan: Plan,
+        plan: ChunkPlan,
         loss: Callable[[Tensor], tuple[Tensor, Tensor]],
         kept: Kept,
         passes: int = 0,
@@ -174,7 +174,7 @@ class Embedder:
 
     def again(
         self,
-        plan: Plan,
+        plan: ChunkPlan,
         chunks: list[list[int]],
         states: list[RandContext],
         gradient: Tensor,
@@ -196,14 +196,14 @@ class Embedder:
                     with torch.autocast(part.device.type, enabled=False):
                         self.backward((part * gradient[chunk]).sum() * weight)
 
-    def bytes_per_token(self, plan: Plan) -> tuple[float, float]:
+    def bytes_per_token(self, plan: ChunkPlan) -> tuple[float, float]:
         """Measures what the longest chunk keeps, in bytes a padded token.
 
         Returns:
             All activations, and those that are not cheap to have again.
         """
         everything: dict[int, int] = {}
-        dear: dict[int, int] = {}
+        costly: dict[int, int] = {}
         weights = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
 
         def count(tensor: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class Embedder:
             if storage.data_ptr() not in weights:
                 everything[storage.data_ptr()] = storage.nbytes()
                 if recipe_of(tensor) is None:
-                    dear[storage.data_ptr()] = storage.nbytes()
+                    costly[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()  # Else what saves its own result would hold itself, for good.
 
         hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor)
@@ -219,7 +219,7 @@ class Embedder:
         state = RandContext(next(iter(plan.texts.tokens.values())))
         with state, self.only_embeddings(), self.no_sync(), self.autocast(), marked(self.model), hooks:
             embedding = self.embed(plan, plan.chunks[0])
-            sums = sum(everything.values()), sum(dear.values())
+            sums = sum(everything.values()), sum(costly.values())
         del embedding
         torch.clear_autocast_cache()
         tokens = plan.padded(plan.chunks[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,15 +22,15 @@ from syneg.encoders import bound_kernel_caches
 from syneg.errors import InputError
 from syneg.training import distributed
 from syneg.training.arguments import ContrastiveArguments
-from syneg.training.callbacks import QuietProgress, SetEpoch
-from syneg.training.chunks import ChunkBudget, Plan
+from syneg.training.callbacks import EpochCallback, QuietProgress
+from syneg.training.chunks import ChunkBudget, ChunkPlan
 from syneg.training.collator import SyNegCollator
-from syneg.training.data import EpochLoader, check_dataset
+from syneg.training.data import check_dataset
 from syneg.training.instances import Instances
 from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
-from syneg.training.sampling import Rows, RowSampler, StreamedSteps
-from syneg.training.saving import TrainingCard, add_section, describe, without_weights
+from syneg.training.sampling import EndlessSteps, RowSampler, StreamedSteps, in_turn
+from syneg.training.saving import TrainingCard, add_section, describe, find_checkpoint, without_weights
 from syneg.training.step import Embedder
 from syneg.training.texts import Padder, Texts
 
@@ -84,10 +85,15 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             data_collator = SyNegCollator(model, seed=args.seed)
         if not isinstance(data_collator, SyNegCollator):
             raise InputError(f"data_collator is a {type(data_collator).__name__}; give a SyNegCollator.")
-        check_dataset(train_dataset, data_collator, in_batch=args.in_batch_negatives)
+        evaluated = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+        train_dataset, *held = (_with_features(rows) for rows in (train_dataset, *evaluated.values()))
+        evaluated = dict(zip(evaluated, held, strict=True))
+        eval_dataset = evaluated if isinstance(eval_dataset, dict) else held[0]
+        self._check(args, data_collator, train_dataset, evaluated)
         data_collator.num_epochs = max(int(args.num_train_epochs), 1)
-        if args.mask_known_positives and isinstance(train_dataset, Dataset):
-            data_collator.learn_positives(train_dataset)
+        for rows in (train_dataset, *held):
+            if args.mask_known_positives and isinstance(rows, Dataset):
+                data_collator.learn_positives(rows)
         self.report = TrainingReport(str(data_collator.mixture), *_names(model, train_dataset))
         super().__init__(
             model=model,
@@ -100,7 +106,9 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         if not args.disable_tqdm:
             self.remove_callback(ProgressCallback)
             self.add_callback(QuietProgress())
-        self.add_callback(SetEpoch(data_collator))
+        self._epochs = EpochCallback(data_collator)
+        self.add_callback(self._epochs)
+        self._evaluated = torch.zeros(2, dtype=torch.float64)
         self._waiting: list[dict[str, Any]] = []
         self._budget = ChunkBudget(
             args.device,
@@ -112,6 +120,25 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         )
         self._padder: Padder | None = None
         self._unsharded: SentenceTransformer | None = None
+
+    @staticmethod
+    def _check(
+        args: ContrastiveArguments, collator: SyNegCollator, train_dataset: Any, evaluated: dict[str, Any]
+    ) -> None:
+        in_batch = args.in_batch_negatives
+        whole_step = args.train_batch_size * args.world_size if args.dataloader_drop_last else 1
+        check_dataset(train_dataset, collator, in_batch, whole_step=whole_step)
+        for name, rows in evaluated.items():
+            try:
+                check_dataset(rows, collator, in_batch, name)
+            except InputError as error:
+                told = str(error)
+                raise InputError(told if told.startswith(name) else f"{name}: {told}") from None
+        if isinstance(train_dataset, IterableDataset) and args.max_steps <= 0:
+            raise InputError(
+                "train_dataset is a stream, whose length is not known: say how many steps to train with "
+                "--max_steps."
+            )
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Adds the callback that describes the training in the model's card."""
@@ -130,12 +157,17 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         """Returns the objective that the arguments describe."""
         return ContrastiveObjective(model, self.args)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains; see `transformers.Trainer.train`."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains; see `transformers.Trainer.train`.
+
+        Raises:
+            InputError: Where there is no checkpoint to resume from, or the loss is not finite.
+        """
+        checkpoint = find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
         with self._attention(), warnings.catch_warnings():
             # sentence-transformers sets it, and torch says in every process that it has a new name.
             warnings.filterwarnings("ignore", message=".*broadcast_buffers.*")
-            return super().train(*args, **kwargs)
+            return super().train(checkpoint, *args, **kwargs)
 
     @contextlib.contextmanager
     def _attention(self) -> Iterator[None]:
@@ -168,30 +200,70 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         dataset = self.train_dataset
         if dataset is None:
             raise InputError("ContrastiveTrainer needs a train_dataset to train.")
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        options = {
-            "collate_fn": self.data_collator,
-            "num_workers": self.args.dataloader_num_workers,
-            "pin_memory": self.args.dataloader_pin_memory and self.args.device.type == "cuda",
-            "persistent_workers": self.args.dataloader_persistent_workers,
-            "prefetch_factor": self.args.dataloader_prefetch_factor,
-            # Starting workers draws a number; from the global generator it would shift dropout on resuming.
-            "generator": torch.Generator().manual_seed(self.args.seed),
-        }
+        size, drop_last = self.args.train_batch_size, self.args.dataloader_drop_last
+        self._epochs.sampler, self._epochs.step = None, {}
         if isinstance(dataset, IterableDataset):
-            steps = StreamedSteps(
-                dataset, self.args.train_batch_size, rank, world, self.args.dataloader_drop_last
-            )
-            return EpochLoader(steps, batch_size=None, **options)
-        sampler = RowSampler(
-            len(dataset),
-            self.args.train_batch_size,
-            self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            rank,
-            world,
-            self.args.dataloader_drop_last,
+            steps = EndlessSteps(dataset, size, *self._place, drop_last)
+            return self._loader(steps, batch_size=None, collate_fn=self.data_collator.collate_step)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        sampler = RowSampler(len(dataset), size, seed, *self._place, drop_last)
+        self._epochs.sampler = sampler
+        return self._loader(dataset.with_format(None), batch_sampler=sampler, collate_fn=self.data_collator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Returns this process's batches for evaluation: all rows in their order, drawn as in epoch 0.
+
+        Args:
+            eval_dataset: The rows, or the name of one of several evaluation sets; those given to the
+                trainer where None.
+        """
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            return super().get_eval_dataloader()
+        collate = functools.partial(self.data_collator, epoch=0)
+        size = self.args.eval_batch_size
+        if isinstance(dataset, IterableDataset):
+            steps = StreamedSteps(dataset, size, *self._place, whole_batches=True)
+            return self._loader(steps, batch_size=None, collate_fn=collate)
+        batches = in_turn(len(dataset), size, *self._place)
+        return self._loader(dataset.with_format(None), batch_sampler=batches, collate_fn=collate)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Returns this process's batches of a test set; see `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        return self.accelerator.process_index, self.accelerator.num_processes
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
+        args = self.args
+        return DataLoader(
+            dataset,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            in_order=args.dataloader_in_order,
+            # Starting workers draws a number; from the global generator it would shift dropout on resuming.
+            generator=torch.Generator().manual_seed(args.seed),
+            **options,
         )
-        return EpochLoader(Rows(dataset), batch_sampler=sampler, **options)
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Evaluates; the loss is the mean over all rows, of all processes."""
+        self._evaluated.zero_()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        sums = self._evaluated.to(self.args.device)
+        if self.accelerator.num_processes > 1:
+            torch.distributed.all_reduce(sums)
+        loss, rows = sums.tolist()
+        if rows:
+            output.metrics[f"{metric_key_prefix}_loss"] = loss / rows
+        return output
 
     # The step -----------------------------------------------------------------------------------------
 
@@ -200,6 +272,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     ) -> Tensor:
         """Does one step, or puts the batch aside until all batches of the step have come."""
         self._waiting.append(inputs)
+        self._epochs.step = inputs
         if not self.accelerator.sync_gradients:
             return torch.zeros((), device=self.args.device)
         batches, self._waiting = self._waiting, []
@@ -208,7 +281,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self.optimizer.train()
         start = time.perf_counter()
         instances, texts = self._joined(batches)
-        loss = self._embed_and_go_back(model, texts, instances, batches)
+        loss = self._forward_backward(model, texts, instances, batches)
         self.report.count(batches, texts, time.perf_counter() - start)
         return loss
 
@@ -223,15 +296,17 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         instances, texts = self._joined([inputs])
         embedder = self._embedder(model)
         plan = self._budget.plan(texts)
-        laid, _ = embedder.without_graph(plan, plan.chunks, self._passes(plan))
-        embeddings = plan.joined(laid)
+        parts, _ = embedder.without_graph(plan, plan.chunks, self._passes(plan))
+        embeddings = plan.joined(parts)
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
             parts = [
                 self.loss(embeddings, instances, columns, rows)[0].sum()
                 for rows in self.loss.row_slices(instances, columns)
             ]
-        loss = torch.stack(parts).sum() / len(instances) if parts else embeddings.sum() * 0.0
+        total = torch.stack(parts).sum() if parts else embeddings.sum() * 0.0
+        self._evaluated += torch.tensor([float(total), len(instances)], dtype=torch.float64)
+        loss = total / max(len(instances), 1)
         return (loss, {}) if return_outputs else loss
 
     def _joined(self, batches: list[dict[str, Any]]) -> tuple[Instances, Texts]:
@@ -245,7 +320,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         # `_joined` moves what belongs on the device; lengths stay where they are read.
         return inputs
 
-    def _embed_and_go_back(
+    def _forward_backward(
         self, model: nn.Module, texts: Texts, instances: Instances, batches: list[dict[str, Any]]
     ) -> Tensor:
         embedder = self._embedder(model)
@@ -345,7 +420,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         kinds = (DistributedType.FSDP, DistributedType.DEEPSPEED)
         return self.accelerator.distributed_type in kinds and self.accelerator.num_processes > 1
 
-    def _passes(self, plan: Plan) -> int:
+    def _passes(self, plan: ChunkPlan) -> int:
         """How many forwards every process must do where each is an exchange between them, else 0."""
         if not self._every_forward_is_an_exchange:
             return 0
@@ -392,3 +467,10 @@ def _names(model: SentenceTransformer | None, dataset: Any) -> tuple[str, str]:
     card = getattr(model, "model_card_data", None)
     info = getattr(dataset, "info", None)
     return getattr(card, "base_model", None) or "", getattr(info, "dataset_name", None) or ""
+
+
+def _with_features(rows: Any) -> Any:
+    """Gives a stream that does not know its columns yet those of its first rows."""
+    if isinstance(rows, IterableDataset) and rows.column_names is None:
+        return rows._resolve_features()
+    return rows

@@ -5,7 +5,6 @@ from torch.utils.data import DataLoader
 from syneg.errors import InputError
 from syneg.training.collator import SyNegCollator
 from syneg.training.mixing import Mixture
-from syneg.training.sampling import Rows
 
 from .conftest import make_dataset, make_rows
 
@@ -42,7 +41,7 @@ def test_draws_do_not_depend_on_order_batches_or_workers(tiny_model):
     def draws(batch_size, workers, order):
         collator.set_epoch(0)
         loader = DataLoader(
-            Rows(dataset.select(order)),
+            dataset.select(order),
             batch_size=batch_size,
             num_workers=workers,
             collate_fn=collator,

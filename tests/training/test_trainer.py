@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from syneg.errors import InputError
 from syneg.training.arguments import ContrastiveArguments
-from syneg.training.chunks import Kept, Plan, split_chunks
+from syneg.training.chunks import ChunkPlan, Kept, split_chunks
 from syneg.training.collator import SyNegCollator
 from syneg.training.mixing import Mixture
 from syneg.training.texts import Texts
@@ -80,7 +80,7 @@ def test_keeping_some_activations_equals_direct(dropout_model_path, tmp_path, mo
         model = SentenceTransformer(dropout_model_path, device="cpu")
         trainer = prepare(make_trainer(model, tmp_path, chunk_tokens=64, bf16=bf16))
         if what is not None:
-            monkeypatch.setattr(Plan, "fitting", lambda *_, what=what: what)
+            monkeypatch.setattr(ChunkPlan, "fitting", lambda *_, what=what: what)
         batch = trainer.data_collator(make_dataset(12).to_list())
         assert len(trainer._budget.plan(trainer._joined([batch])[1]).chunks) > 3
         torch.manual_seed(5)
@@ -93,7 +93,7 @@ def test_keeping_some_activations_equals_direct(dropout_model_path, tmp_path, mo
 def test_memory_decides_what_is_kept():
     """Of a token's 8 bytes 3 are not cheap to have again."""
     texts = Texts({}, torch.full((6,), 10), torch.zeros(6, dtype=torch.long), [0])
-    plan = Plan(texts, [[0], [1], [2], [3], [4, 5]], torch.arange(6) * 10)
+    plan = ChunkPlan(texts, [[0], [1], [2], [3], [4, 5]], torch.arange(6) * 10)
     fits = {480: (5, 5), 479: (5, 4), 330: (5, 2), 329: (5, 1), 180: (5, 1), 179: (4, 1), 0: (1, 1)}
     assert {memory: plan.fitting(8, 3, memory) for memory in fits} == fits
     # Where nothing can be computed again a chunk is kept whole or not at all.
