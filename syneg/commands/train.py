@@ -24,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         parser = ConfigParser((TrainArguments, ContrastiveArguments), prog="syneg train")  # type: ignore[arg-type]
-        what, how = parser.parse(argv)
-        folder = run(what, how)
+        folder = run(*parser.parse(argv))
     except InputError as error:
         # Every process of a launch fails alike; one line is enough.
         if int(os.environ.get("RANK", 0)) == 0:

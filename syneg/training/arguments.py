@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
@@ -11,8 +11,26 @@ from sentence_transformers import SentenceTransformerTrainingArguments
 from syneg.config import parse_mapping
 from syneg.errors import InputError, unknown
 
-DISTILLATIONS = ("none", "kl", "margin_mse")
-GRADIENT_CACHES = ("auto", "never", "selective", "always")
+_INHERITED = {
+    "prompts": "set query_prompt and document_prompt (of SyNegCollator, or --query_prompt)",
+    "router_mapping": "the model's own prompts and modules are used for both sides",
+    "batch_sampler": "batches are drawn at random, and equal texts of a batch count once",
+    "multi_dataset_batch_sampler": "join data sets with datasets.concatenate_datasets",
+    "train_sampling_strategy": "batches are drawn at random, and chunks hold texts of similar length anyway",
+    "length_column_name": "chunks hold texts of similar length anyway",
+    "label_smoothing_factor": "the loss has no labels to smooth",
+    "label_names": "rows have no labels",
+    "auto_find_batch_size": "set chunk_tokens or gradient_cache: memory does not depend on the batch size",
+    "torch_empty_cache_steps": "set chunk_tokens or memory_share",
+    "include_num_input_tokens_seen": "tokens_per_second is logged",
+    "neftune_noise_alpha": "embeddings get no noise here",
+    "use_liger_kernel": "its kernels are for language models",
+    "liger_kernel_config": "its kernels are for language models",
+    "parallelism_config": "use DDP, FSDP or DeepSpeed",
+    "include_for_metrics": "give an evaluator",
+    "batch_eval_metrics": "give an evaluator",
+}
+"""Inherited arguments that this trainer has no use for, and what to do instead."""
 
 
 @dataclass
@@ -22,7 +40,8 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     Where a default differs from that class the help says so.
 
     Raises:
-        InputError: For a value out of range or a word that is none of the choices.
+        InputError: For a value out of range, a word that is none of the choices, or an inherited argument
+            that would have no effect here.
     """
 
     output_dir: str | None = field(
@@ -45,12 +64,8 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
 
     # Loss
     temperature: float = field(default=0.02, metadata={"help": "tau in exp(similarity / tau)."})
-    similarity: str = field(
-        default="model",
-        metadata={
-            "help": "cosine, dot, or what the model is used with.",
-            "choices": ["model", "cosine", "dot"],
-        },
+    similarity: Literal["model", "cosine", "dot"] = field(
+        default="model", metadata={"help": "cosine, dot, or what the model is used with."}
     )
     in_batch_negatives: bool = field(
         default=True,
@@ -93,9 +108,8 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
             "help": "Adds this times the similarity to the own negatives' logits (EmbeddingGemma used 5)."
         },
     )
-    distillation: str = field(
-        default="none",
-        metadata={"help": "Loss from the teacher's scores in the rows.", "choices": list(DISTILLATIONS)},
+    distillation: Literal["none", "kl", "margin_mse"] = field(
+        default="none", metadata={"help": "Loss from the teacher's scores in the rows."}
     )
     distillation_weight: float = field(
         default=1.0, metadata={"help": "Weight of the distillation loss; the contrastive loss has weight 1."}
@@ -114,13 +128,12 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     )
 
     # Step
-    gradient_cache: str = field(
+    gradient_cache: Literal["auto", "never", "selective", "always"] = field(
         default="auto",
         metadata={
             "help": "What a step keeps. never: all activations; selective: all but what is cheap to compute "
             "again; always: one chunk's, GradCache embeds the others twice; auto: as much as fits into "
             "memory, as measured, chunk by chunk.",
-            "choices": list(GRADIENT_CACHES),
         },
     )
     chunk_tokens: int | None = field(
@@ -142,6 +155,10 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for known in fields(self):
+            default = known.default if known.default_factory is MISSING else known.default_factory()
+            if known.name in _INHERITED and getattr(self, known.name) not in (default, None, False, {}, []):
+                raise InputError(f"--{known.name} has no effect here: {_INHERITED[known.name]}.")
         drop_last: bool = self.dataloader_drop_last  # type: ignore[has-type]
         # sentence-transformers drops the uneven last batch under DDP. Here every process takes its part of
         # it, so the setting stays as given; setting it for the moment saves its warning.
@@ -168,10 +185,9 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         for name, value in above_zero.items():
             if not value > 0:
                 raise InputError(f"--{name} is {value}; it must be above 0.")
-        if self.distillation not in DISTILLATIONS:
-            raise unknown("distillation", self.distillation, DISTILLATIONS)
-        if self.gradient_cache not in GRADIENT_CACHES:
-            raise unknown("gradient_cache", self.gradient_cache, GRADIENT_CACHES)
+        for name, choices in _choices(type(self)).items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
         if self.gradient_cache == "selective" and (self.gradient_checkpointing or self.torch_compile):
             raise InputError(
                 "--gradient_cache selective does its own recomputation, in eager mode: leave out "
@@ -181,3 +197,9 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
             raise InputError(
                 f"--matryoshka_dims holds {min(self.matryoshka_dims or [])}; they must be above 0."
             )
+
+
+def _choices(kind: type) -> dict[str, tuple[str, ...]]:
+    """Returns our own arguments that take one of several words, by name."""
+    hints = {name: get_type_hints(kind)[name] for name in ContrastiveArguments.__annotations__}
+    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
