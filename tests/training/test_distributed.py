@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from tests.stand_in import free_port
 
-from .worker import SCENARIOS, train
+from .worker import SCENARIOS, eval_losses, train
 
 pytestmark = pytest.mark.distributed
 ROOT = Path(__file__).parent.parent.parent
@@ -70,8 +70,9 @@ def single(tiny_model_path, tmp_path_factory):
     """What one process gives, by scenario."""
     folder = tmp_path_factory.mktemp("single")
     runs = {name: train(name, tiny_model_path, folder, 1) for name in SCENARIOS}
+    evaluated = eval_losses(runs["direct"][0])
     runs["sharded"][0].save_model(str(folder / "sharded"))
-    return {name: run[1:] for name, run in runs.items()} | {"folder": folder}
+    return {name: run[1:] for name, run in runs.items()} | {"folder": folder, "eval": evaluated}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def several(tiny_model_path, tmp_path_factory):
         names = RUNS[world]
         script = ROOT / "tests" / "training" / "worker.py"
         launch(world, script, [folder, json.dumps(names), world, tiny_model_path], folder)
-        return {name: torch.load(folder / f"{name}.pt") for name in names} | {"folder": folder}
+        return {name: torch.load(folder / f"{name}.pt") for name in [*names, "eval"]} | {"folder": folder}
 
     return run
 
@@ -118,6 +119,12 @@ def test_every_gradient_is_exchanged_once_a_step(several, world, name):
     assert all(count >= trainable for count in exchanged)
     # The model's unused parameters travel too; none travels twice.
     assert all(count < 2 * trainable for count in exchanged)
+
+
+@pytest.mark.parametrize("world", RUNS)
+def test_eval_loss_is_that_of_one_process_and_of_a_data_set(single, several, world):
+    assert single["eval"] == pytest.approx([single["eval"][0]] * 3, abs=1e-9)
+    assert several(world)["eval"] == pytest.approx(single["eval"], abs=1e-6)
 
 
 def test_clipping_was_at_work(single):

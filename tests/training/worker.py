@@ -121,6 +121,16 @@ def train(name, model_path, folder, world, output=None, **options):
     return trainer, losses, gradients, exchanged
 
 
+def eval_losses(trainer):
+    """Evaluates eleven rows as a data set and as a stream: three batches, the last one short."""
+    from tests.training.conftest import make_dataset
+
+    rows = make_dataset(11, shared_queries=True)
+    trainer.args.per_device_eval_batch_size = 4
+    streams = rows.to_iterable_dataset(num_shards=3), rows.to_iterable_dataset()
+    return [trainer.evaluate(each)["eval_loss"] for each in (rows, *streams)]
+
+
 def _whole(gradient):
     return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
 
@@ -137,6 +147,10 @@ def main() -> None:
         trainer, losses, gradients, exchanged = train(name, sys.argv[4], folder, world)
         if trainer.is_fsdp_enabled:
             trainer.save_model(str(folder / name))
+        if name == "direct":
+            found = eval_losses(trainer)
+            if trainer.accelerator.is_main_process:
+                torch.save(found, folder / "eval.pt")
         if trainer.accelerator.is_main_process:
             trainable = sum(g.numel() for g in gradients[0].values())
             torch.save((losses, gradients, exchanged, trainable), folder / f"{name}.pt")
