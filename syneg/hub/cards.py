@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from syneg.hub.reading import FolderInfo
+from syneg.mining.report import RULES
 from syneg.rows import interleave_sources
 from syneg.text import visible
 
@@ -35,6 +36,65 @@ TEXT_CHARS = 400
 
 EXAMPLE_NEGATIVES = 6
 """Negatives shown in one example."""
+
+THIS_FOLDER = "path/to/this/folder"
+"""What the examples of a card load where nobody has said under which name it will be published."""
+
+_WORDS = {
+    # of mining
+    "pairs": "pairs (query, positive)",
+    "per_miner": "negatives asked for, for each pair and miner",
+    "miners": "by miner",
+    "candidates": "candidates found",
+    "kept": "kept",
+    "short_rows": "pairs with fewer than asked for",
+    "empty_rows": "of these, pairs without any",
+    "filled": "random documents put in for what was short",
+    "positives_beyond": "pairs whose positive the miner does not find within its depth",
+    # of generation
+    "prompt": "prompt",
+    "generators": "negatives kept, by the LLM that wrote them",
+    "requests": "requests to the LLM",
+    "completions": "answers, failed attempts included",
+    "failed": "requests whose last attempt failed too",
+    "unanswered": "requests without an answer",
+    "failures": "failed attempts, by what was wrong",
+    "truncations": "failed attempts that were cut off",
+    "prompt_tokens": "tokens that the LLM read",
+    "completion_tokens": "tokens that the LLM wrote",
+    "tokens_per_kept": "tokens for each negative kept",
+    "thinking_stripped": "answers with thinking, which was taken off",
+    "positives_cut": "positives cut to fit into the prompt",
+    "skipped": "requests that were not recorded, so not answered",
+    "changed": "requests whose query is another than when it was recorded",
+    "missing": "recordings of pairs that the source does not have",
+    "torn": "incomplete lines of the journal, passed over",
+    # of the gates
+    "rows": "rows that came in",
+    "emptied": "rows that lost their last negative",
+    "added": "rows added, of documents that turned out to be positives",
+    "notes": "counted besides",
+    # of the audit
+    "by": "how well synthetic and mined negatives are told apart without the query",
+    "surface": "features that tell most: area under the curve, median in synthetic, in mined",
+    "synthetic_words": "words that give away a synthetic one",
+    "mined_words": "words that give away a mined one",
+    "length": "length",
+    "vocabulary": "different words in the first 20,000",
+    "clusters": "clusters",
+    "pure_clusters": "clusters of which nine in ten are of one source",
+    "in_pure_clusters": "share of the texts in these",
+    "in_pure_by_chance": "the same with the sources shuffled",
+    # of the filters
+    "rank_from": "best rank taken (--rank_from)",
+    "min_score": "lowest score (--min_score)",
+    "max_score": "highest score (--max_score)",
+    "absolute_margin": "least distance from the positive's score (--absolute_margin)",
+    "relative_margin": "the same as a share of the positive's score (--relative_margin)",
+    "teacher_margin": "teacher's least distance, as a share of the positive's score (--teacher_margin)",
+    "teacher_max_margin": "teacher's largest distance, likewise (--teacher_max_margin)",
+}
+"""Figures of the stages' reports and options, in plain words."""
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 _TEMPLATES = Path(__file__).parent
@@ -52,10 +112,15 @@ class DatasetCardInfo:
         repo_id: Where it is to be published, for the loading examples.
         version: Version of the data set; its revision on the Hub is tagged ``v<version>``.
         source: The source it was made from, as given to `load_source`.
+        left_out: What of the source is in no row, a line each, as in "3 documents without text".
         source_datasets: Hub ids of the data sets it derives from, for the YAML.
         licence: Licence identifier of the Hub, as in "apache-2.0" or "other".
         languages: ISO 639 codes.
         tags: Further tags.
+        command: The command line that makes it again.
+        encoder: The model of the dense miner.
+        teacher: The model that scored the negatives.
+        margins: Option -> value, of the filters by a miner's and the teacher's scores.
         mining: Miners, their arguments and the tolls of their filters.
         strategy: Name of the prompt's strategy.
         prompt_version: The prompt's version.
@@ -75,10 +140,15 @@ class DatasetCardInfo:
     repo_id: str | None = None
     version: str | None = None
     source: str | None = None
+    left_out: list[str] = field(default_factory=list)
     source_datasets: list[str] = field(default_factory=list)
     licence: str | None = None
     languages: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    command: str | None = None
+    encoder: str | None = None
+    teacher: str | None = None
+    margins: dict[str, Any] = field(default_factory=dict)
     mining: dict[str, Any] = field(default_factory=dict)
     strategy: str | None = None
     prompt_version: str | None = None
@@ -159,11 +229,13 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
         "sizes": sizes,
         "nothing_dropped": "dropped" in folder.empty and "dropped" not in sizes,
         "num_negatives": sum(name.startswith("negative_") for name in triplet.features) if triplet else 0,
-        "repo_id": code(info.repo_id or f"syneg/{info.name}"),
-        "revision": code(f"v{info.version}") if info.version else None,
+        "repo_id": code(info.repo_id or THIS_FOLDER),
+        "revision": code(f"v{info.version}") if info.version and info.repo_id else None,
         "first_split": next(iter(folder.configs.get("default", {"train": None}))),
         "mixture": _mixture(sources),
-        "tables": _tables(info),
+        "tables": _tables(info, {*folder.configs.get("default", {}), *folder.empty.get("default", [])}),
+        "command": info.command,
+        "left_out": info.left_out,
         "prompt": info.prompt,
         "prompt_version": info.prompt_version,
         "examples": [_example(row) for row in examples],
@@ -190,17 +262,22 @@ def _mixture(sources: set[str]) -> Markup:
     return Markup("{" + ", ".join(parts) + "}")
 
 
-def _tables(info: DatasetCardInfo) -> dict[str, Mapping[str, Any]]:
+def _tables(info: DatasetCardInfo, splits: set[str]) -> dict[str, Mapping[str, Any]]:
+    """Returns what made the data set, by heading; reports of one split each under a heading of its own."""
     made = {
         "source": info.source,
+        "encoder (dense miner)": info.encoder,
+        "teacher": info.teacher,
         "engine": info.engine,
         "model": info.llm,
         "strategy": info.strategy,
         "prompt version": info.prompt_version,
-        **{name if "seed" in name else f"{name} seed": seed for name, seed in info.seeds.items()},
+        # Shown as texts: a seed of 0 is a seed, a margin of 0 a margin.
+        **{name if "seed" in name else f"{name} seed": str(seed) for name, seed in info.seeds.items()},
     }
-    tables: dict[str, Mapping[str, Any]] = {
-        "Source and model": {name: value for name, value in made.items() if value is not None},
+    margins = {name: str(value) for name, value in info.margins.items() if value is not None}
+    tables: dict[str, Mapping[str, Any]] = {"Source and models": made, "Margins": margins}
+    reports = {
         "Mining": info.mining,
         "Attributes": info.attributes,
         "Generation": info.generation,
@@ -208,7 +285,13 @@ def _tables(info: DatasetCardInfo) -> dict[str, Mapping[str, Any]]:
         "Gates": info.gating,
         "Audit": info.audit,
     }
-    return {name: table for name, table in tables.items() if _flatten(table)}
+    for heading, report_ in reports.items():
+        if report_ and report_.keys() <= splits:
+            several = len(report_) > 1
+            tables |= {f"{heading}, {name}" if several else heading: part for name, part in report_.items()}
+        else:
+            tables[heading] = report_
+    return {heading: table for heading, table in tables.items() if not _is_empty(table)}
 
 
 def _limits(info: DatasetCardInfo) -> list[str]:
@@ -280,48 +363,90 @@ def number(value: Any) -> str:
 
 
 def report(value: Any) -> Markup:
-    """A report as an HTML table; what is None or empty is left out.
+    """A report as HTML tables, none within another; what is None, empty or zero is left out.
 
-    A mapping of mappings, one for each miner or gate say, has a column for each of them and a row for
-    each figure. Other mappings have a row for each item, with tables in tables where they are nested.
-    A list of mappings has a row for each.
+    A mapping has a row for each figure, those of a mapping in it under a heading. Mappings of mappings,
+    one for each miner or gate say, have a table with a column for each of them; where they are three
+    deep throughout, the innermost names are the columns. A list of mappings has a row for each.
     """
     if isinstance(value, Mapping):
         items = {name: item for name, item in value.items() if not _is_empty(item)}
-        if len(items) > 1 and all(isinstance(item, Mapping) for item in items.values()):
-            figures = {name: _flatten(item) for name, item in items.items()}
-            rows = list(dict.fromkeys(row for column in figures.values() for row in column))
-            return _columns([{"": row, **{name: figures[name].get(row) for name in figures}} for row in rows])
-        return _table(
-            Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(name), report(item))
-            for name, item in items.items()
+        nested = {name: item for name, item in items.items() if isinstance(item, Mapping)}
+        if nested and len(items) == len(nested):
+            return report(next(iter(nested.values()))) if len(nested) == 1 else _columns(_pivot(nested))
+        deep = {name: item for name, item in nested.items() if len(max(_leaves(item), key=len)) > 1}
+        rows = [row for name, item in items.items() if name not in deep for row in _rows(name, item)]
+        tables = [_table(rows)] if rows else []
+        return Markup("").join(
+            [*tables, *(_columns(_pivot(item), label(name)) for name, item in deep.items())]
         )
     if isinstance(value, Sequence) and not isinstance(value, str):
         if value and all(isinstance(item, Mapping) for item in value):
-            return _columns(value)
-        return Markup("; ").join(report(item) for item in value)
+            return _columns([{label(name): part for name, part in item.items()} for item in value])
+        return Markup("; ").join(
+            Markup(", ").join(map(report, item)) if isinstance(item, list | tuple) else report(item)
+            for item in value
+        )
     return escape(number(value))
 
 
+def label(name: str, *within: str) -> str:
+    """Returns in plain words what a figure of a report is, by its name and those of what it is within."""
+    words = RULES if "dropped" in within else _WORDS
+    return words.get(name, name.replace("_", " "))
+
+
 def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, Mapping | list | tuple) and len(value) == 0)
+    if isinstance(value, Mapping):
+        return all(_is_empty(item) for item in value.values())
+    if isinstance(value, list | tuple):
+        return len(value) == 0
+    return value is None or (value == 0 and not isinstance(value, bool))
 
 
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of nested mappings, each named by its path."""
-    leaves: dict[str, Any] = {}
+def _leaves(mapping: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of nested mappings by their path; none that is empty."""
+    leaves: dict[tuple[str, ...], Any] = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
-            leaves |= _flatten(value, f"{prefix}{name}: ")
+            leaves |= _leaves(value, (*path, name))
         elif not _is_empty(value):
-            leaves[f"{prefix}{name}"] = value
+            leaves[*path, name] = value
     return leaves
 
 
-def _columns(records: Sequence[Mapping[str, Any]]) -> Markup:
+def _pivot(mapping: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns nested mappings as the rows of one table, "" naming each row."""
+    leaves = _leaves(mapping)
+    last = all(len(path) == 3 for path in leaves)
+    cells = {(path[:-1], path[-1]) if last else (path[1:], path[0]): v for path, v in leaves.items()}
+    columns = dict.fromkeys(column for _, column in cells)
+    return [
+        {
+            "": ": ".join(label(name, *row[:i]) for i, name in enumerate(row)),
+            **{column: cells.get((row, column)) for column in columns},
+        }
+        for row in dict.fromkeys(row for row, _ in cells)
+    ]
+
+
+def _rows(name: str, value: Any) -> list[Markup]:
+    """Returns a figure's row, or those of a mapping of figures under their heading."""
+    if not isinstance(value, Mapping):
+        return [Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(label(name)), report(value))]
+    return [
+        Markup('<tr><th colspan="2">{}</th></tr>').format(_cut(label(name))),
+        *(
+            Markup("<tr><th>{}</th><td>{}</td></tr>").format(_cut(label(part, name)), report(leaf))
+            for (part,), leaf in _leaves(value).items()
+        ),
+    ]
+
+
+def _columns(records: Sequence[Mapping[str, Any]], corner: str = "") -> Markup:
     names = list(dict.fromkeys(name for record in records for name in record))
     cells = [Markup("").join(_cell(record.get(name)) for name in names) for record in records]
-    head = Markup("").join(Markup("<th>{}</th>").format(_cut(name)) for name in names)
+    head = Markup("").join(Markup("<th>{}</th>").format(_cut(name or corner)) for name in names)
     return _table(Markup("<tr>{}</tr>").format(row) for row in [head, *cells])
 
 
@@ -331,4 +456,4 @@ def _table(rows: Iterable[Markup]) -> Markup:
 
 
 def _cell(value: Any) -> Markup:
-    return Markup("<td>{}</td>").format("" if value is None else report(value))
+    return Markup("<td>{}</td>").format("" if _is_empty(value) else report(value))

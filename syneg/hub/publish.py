@@ -21,10 +21,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from syneg.errors import InputError
-from syneg.hub.folders import FolderInfo, read_folder
+from syneg.hub.cards import THIS_FOLDER
+from syneg.hub.folders import read_folder
 from syneg.hub.model_cards import ModelCardInfo, model_card
 from syneg.hub.network import cause_of, is_cut, is_transport, publishing_errors, short, status_of
-from syneg.hub.reading import CARD, MANIFEST
+from syneg.hub.reading import CARD, MANIFEST, FolderInfo
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +161,9 @@ def _is_training_state(path: Path) -> bool:
 
 def _dataset_files(info: FolderInfo, repo_id: str) -> dict[str, Path | bytes]:
     card = (info.path / CARD).read_text(encoding="utf-8")
-    named = info.manifest.get("repo_id") or f"syneg/{info.manifest.get('name')}"
-    card = card.replace(f'load_dataset("{named}"', f'load_dataset("{repo_id}"')
+    # Cards of earlier versions named a repository that nobody had chosen.
+    for named in (info.manifest.get("repo_id"), THIS_FOLDER, f"syneg/{info.manifest.get('name')}"):
+        card = card.replace(f'load_dataset("{named}"', f'load_dataset("{repo_id}"')
     files: dict[str, Path | bytes] = {
         name: info.path / name
         for splits in info.configs.values()

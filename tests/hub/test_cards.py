@@ -1,5 +1,7 @@
 """The card: what the Hub's viewer reads, what people read, and texts that try to break out of it."""
 
+import dataclasses
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -9,7 +11,7 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
 from syneg.hub.cards import DatasetCardInfo, report, size_category
-from syneg.hub.folders import FolderWriter
+from syneg.hub.folders import FolderWriter, read_folder
 from syneg.rows import FEATURES, iter_triplets, make_negative, make_row, triplet_features
 
 INFO = DatasetCardInfo(
@@ -98,6 +100,103 @@ def test_the_text_says_what_made_it(tmp_path):
     ):
         assert words in card, words
     assert card.count("<tr><th>query</th>") == 5
+
+
+REPORTS = {
+    "mining": {
+        "train": {
+            "pairs": 919,
+            "per_miner": 8,
+            "short_rows": "keep",
+            "miners": {
+                "bm25": {"candidates": 91, "kept": 7, "dropped": {"positive": 3, "rank": 0}, "filled": 0},
+                "dense": {"candidates": 90, "kept": 8, "dropped": {"positive": 0, "rank": 0}, "filled": 0},
+            },
+        }
+    },
+    "gating": {
+        "train": {
+            "rows": 919,
+            "emptied": 0,
+            "kept": {"bm25": 7, "dense": 8},
+            "dropped": {
+                "checks": {"length": {"synthetic": 4}},
+                "judge": {"yes": {"synthetic": 5, "dense": 6}},
+            },
+            "notes": {},
+        }
+    },
+}
+
+
+def test_what_it_takes_to_make_it_again_is_there(tmp_path):
+    info = dataclasses.replace(
+        INFO,
+        command="syneg build --config scifact --output out <&>",
+        encoder="sentence-transformers/all-MiniLM-L6-v2",
+        teacher="BAAI/bge-reranker-base",
+        margins={"absolute_margin": None, "relative_margin": 0.05, "teacher_margin": 0.0},
+        left_out=["3 documents without text", "2 judgements of unknown documents [x](http://evil.example)"],
+        seeds={"seed": 0},
+    )
+    card = build(tmp_path / "toy", ["a"] * 3, info)
+    for words in (
+        "<pre>\nsyneg build --config scifact --output out &lt;&amp;&gt;\n</pre>",
+        "<th>encoder (dense miner)</th><td>sentence-transformers/all-MiniLM-L6-v2</td>",
+        "<th>teacher</th><td>BAAI/bge-reranker-base</td>",
+        "(--relative_margin)</th><td>0.05</td>",
+        "(--teacher_margin)</th><td>0.0</td>",
+        "<th>seed</th><td>0</td>",
+        "- 3 documents without text\n- 2 judgements of unknown documents \\[x\\](http",
+    ):
+        assert words in card, words
+    assert "--absolute_margin" not in card
+    assert read_folder(tmp_path / "toy").manifest["teacher"] == "BAAI/bge-reranker-base"
+
+
+def test_a_row_comes_before_anything_about_the_rows(tmp_path):
+    body = build(tmp_path / "toy", ["a"] * 8).split("\n---\n", 1)[1]
+    assert body.index("<th>positive</th>") < body.index("<th>configuration</th>") < body.index("## Load it")
+
+
+def test_no_table_is_within_a_table_and_no_figure_is_zero(tmp_path):
+    card = build(tmp_path / "toy", ["a"] * 8, dataclasses.replace(INFO, **REPORTS))
+    depth = deepest = 0
+    for tag in re.findall(r"</?table", card):
+        depth += 1 if tag == "<table" else -1
+        deepest = max(deepest, depth)
+    assert (depth, deepest) == (0, 1)
+    made = card.split("## What made it")[1].split("### Prompt")[0]
+    assert "<td>0</td>" not in made
+    for words in (
+        "<th>by miner</th><th>bm25</th><th>dense</th>",
+        "<td>candidates found</td><td>91</td><td>90</td>",
+        "<td>dropped: is a positive of the query</td><td>3</td><td></td>",
+        "<th>dropped</th><th>synthetic</th><th>dense</th>",
+        "<td>judge: yes</td><td>5</td><td>6</td>",
+        "<th>rows that came in</th><td>919</td>",
+    ):
+        assert words in made, words
+    for name in ("ranks above", "filled", "emptied", "random documents", "lost their last"):
+        assert name not in made, name
+
+
+def test_splits_have_headings_of_their_own(tmp_path):
+    reports = {"gating": {"train": {"rows": 3}, "test": {"rows": 4}}}
+    with FolderWriter(tmp_path / "toy") as folder:
+        for split in ("train", "test"):
+            row = make_row("q", "query", "p", "positive", [make_negative("text", "bm25")])
+            folder.write("default", split, [row], FEATURES)
+        card = folder.write_card(dataclasses.replace(INFO, **reports))
+    assert "### Gates, train\n" in card
+    assert "### Gates, test\n" in card
+
+
+def test_no_repository_is_named_that_nobody_has_chosen(tmp_path):
+    card = build(tmp_path / "toy", ["a"] * 3, dataclasses.replace(INFO, repo_id=None))
+    assert "syneg/toy-hardneg" not in card
+    assert card.count('load_dataset("path/to/this/folder"') == 3
+    assert "revision=" not in card
 
 
 def test_long_texts_and_long_lists_are_cut(tmp_path):

@@ -94,6 +94,7 @@ def test_the_card_names_the_repository_it_is_in(hub, folder):
     push_dataset(folder, "writer/mine")
     card = hub.repo("dataset", "writer/mine").commits[-1].files["README.md"].content
     assert b'load_dataset("writer/mine", split="train")' in card
+    assert b"path/to/this/folder" not in card
 
 
 def test_the_next_version_removes_the_shards_that_it_does_not_have(hub, tmp_path):
