@@ -39,7 +39,7 @@ from syneg.sources.loading import document_records, text_files
 from syneg.sources.pairs import PairsReader
 from syneg.sources.readers import jsonl_records, read_qrels
 from syneg.sources.tables import read_table
-from syneg.training.examples import read_example
+from syneg.training.data import read_row
 from syneg.writing.arguments import GenerationArguments
 
 SEED = 20_261_201
@@ -387,7 +387,7 @@ def read_training_rows(path: Path) -> None:
             continue
         if isinstance(row, dict):
             try:
-                example = read_example(row)
+                example = read_row(row)
             except InputError as error:
                 raise InputError(f"{path.name}, row {i}: {error}") from None
             assert example.query.strip() and example.positive.strip()

@@ -19,7 +19,6 @@ from syneg.evaluation.metrics import METRICS
 from syneg.hub.cards import CITATION, card_environment, code
 
 TAGS = ("syneg", "sentence-transformers", "dense-retrieval", "hard-negatives")
-_DETAILS = "## Training Details\n"
 PLACEHOLDER = "sentence_transformers_model_id"
 """What sentence-transformers' card says in place of the model's id."""
 
@@ -107,28 +106,26 @@ def model_card(info: ModelCardInfo, folder: str | Path) -> str:
     card.text = card.text.replace(PLACEHOLDER, str(context["repo_id"]))
     if info.results:
         results = environment.get_template("model_results.md.j2").render(context)
-        card.text = put_section(card.text, "results", results)
+        card.text = put_section(card.text, "results", results, before="## Training Details")
     return str(card)
 
 
-def put_section(text: str, name: str, section: str, within: bool = False) -> str:
+def put_section(text: str, name: str, section: str, before: str) -> str:
     """Returns a model's card with a section put in, in place of an earlier one of that name.
 
     Args:
         text: The card.
         name: The section's name, for the comments that mark where it begins and ends.
         section: Its text, Markdown.
-        within: Whether a new one heads the training details, in place of standing before them.
+        before: The heading that a new one goes before; at the end where the card does not have it.
     """
     start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     block = f"{start}\n{section.strip()}\n\n{end}\n"
     if start in text and end in text:
         head, rest = text.split(start, 1)
         return head + block + rest.split(f"{end}\n", 1)[-1]
-    head, details, rest = text.partition(_DETAILS)
-    if within:
-        return f"{head}{details}\n{block}{rest}" if details else f"{text}\n{_DETAILS}\n{block}"
-    return f"{head}{block}\n{details}{rest}" if details else f"{text.rstrip()}\n\n{block}"
+    head, heading, rest = text.partition(f"\n{before}\n")
+    return f"{head}\n{block}{heading}{rest}" if heading else f"{text.rstrip()}\n\n{block}"
 
 
 def read_mteb_results(folder: str | Path, before: str | Path | None = None) -> list[ModelResult]:
@@ -238,8 +235,8 @@ def _context(info: ModelCardInfo, data: ModelCardData, folder: Path) -> dict[str
         "dimension": pooling.get("embedding_dimension", pooling.get("word_embedding_dimension", "some")),
         "similarity": config.get("similarity_fn_name") or "cosine",
         "base_model": base,
-        "base_model_is_id": base is not None and _is_id(base),
-        "datasets": [name for name in datasets if _is_id(name)],
+        "base_model_is_id": base is not None and is_repo_id(base),
+        "datasets": [name for name in datasets if is_repo_id(name)],
         "repo_id": code(info.repo_id or info.name),
         "revision": code(info.revision) if info.revision else None,
         "results": info.results,
@@ -269,15 +266,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _ids(names: str | list[str] | None) -> list[str] | None:
     """Keeps Hub ids; what sentence-transformers took from a path is nobody else's business."""
     names = [names] if isinstance(names, str) else names or []
-    return [name for name in names if _is_id(name)] or None
+    return [name for name in names if is_repo_id(name)] or None
 
 
-def _is_id(name: str) -> bool:
+def is_repo_id(name: str) -> bool:
+    """Whether a name can be a repository's on the Hub (owner/name) and is no folder here."""
     try:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return "/" in name
+    return "/" in name and not Path(name).is_dir()
 
 
 def _hub(name: str, prefix: str) -> Markup:

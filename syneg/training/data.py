@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from syneg.errors import InputError
+from syneg.reading import columns_seen
 from syneg.training.mixing import ANONYMOUS, Candidate
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _plain_name(name: str) -> str:
 def _first(known: tuple[str, ...], names: tuple[str, ...], kind: str) -> str:
     name = next((name for name in known if name in names), None)
     if name is None:
-        found = ", ".join(map(str, names)) or "none"
+        found = columns_seen(names)
         raise InputError(
             f"a row has no {kind}: none of the columns {', '.join(known)} is there (found: {found}). "
             "Rename the column."

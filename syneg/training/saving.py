@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from torch import nn
@@ -13,9 +15,15 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from syneg.errors import InputError
-from syneg.hub.model_cards import put_section
+from syneg.hub.model_cards import is_repo_id, put_section
+from syneg.hub.reading import read_manifest
+from syneg.text import visible
 from syneg.training.arguments import ContrastiveArguments
+from syneg.training.data import read_row
 from syneg.training.report import TrainingReport
+
+_NO_NAMES = {"", "dataset", "generator", *_PACKAGED_DATASETS_MODULES}
+"""What `datasets` calls rows that have no name of their own: by the reader that made them."""
 
 
 def find_checkpoint(output_dir: str, wanted: str | bool | None) -> str | None:
@@ -74,20 +82,57 @@ class TrainingCard(SentenceTransformerModelCardCallback):
         self, args: Any, state: Any, control: Any, model: Any, trainer: Any, **kwargs: Any
     ) -> None:
         """Describes the data set and the loss."""
+        self._report: TrainingReport = trainer.report
         card = model.model_card_data
         card.add_tags(["generated_from_trainer", "hard-negatives", "syneg"])
         card.set_losses([])
         card.ir_model = True
+        if card.task_name == type(card).task_name:
+            card.task_name = "retrieval: finding the documents that are relevant to a query"
         dataset = trainer.train_dataset
         if dataset is None:
             return
         size = len(dataset) if hasattr(dataset, "__len__") else None
         columns = [f"<code>{name}</code>" for name in dataset.column_names or []]
         loss = {"fullname": "InfoNCE over the query's own negatives" + _in_batch(args)}
-        info = {"name": trainer.report.dataset or None, "size": size, "columns": columns, "loss": loss}
-        card.train_datasets = [info]
+        card.train_datasets = [{"name": None, "size": size, "columns": columns, "loss": loss}]
         if size:
             card.add_tags(f"dataset_size:{size}")
+        if card.usage_examples is None:
+            card.usage_examples = _usage_examples(dataset)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        """Names the base model and the data set, which are known by now."""
+        super().on_train_begin(args, state, control, model, **kwargs)
+        card, report = model.model_card_data, self._report
+        if card.base_model is None and is_repo_id(report.model):
+            card.base_model = report.model
+        for part in card.train_datasets:
+            part["name"] = shown_name(report.dataset)
+            if is_repo_id(report.dataset):
+                part["id"] = report.dataset
+                card.datasets = list(dict.fromkeys([*card.datasets, report.dataset]))
+
+
+def shown_name(name: str) -> str | None:
+    """Returns what a card calls a model or data set; None where it has no name.
+
+    Of a folder that is its manifest's name, or the folder's: where it lies is nobody else's business.
+    """
+    folder = Path(name)
+    if name and folder.is_dir():
+        name = (read_manifest(folder) or {}).get("name") or folder.resolve().name
+    return None if name in _NO_NAMES else name
+
+
+def _usage_examples(dataset: Any) -> list[str] | None:
+    """Returns the first row's query, positive and up to two negatives, cut, each in one line."""
+    row = next(iter(dataset.take(1)), None) if hasattr(dataset, "take") else None
+    if row is None:
+        return None
+    example = read_row(row)
+    texts = [example.query, example.positive, *(candidate.text for candidate in example.candidates[:2])]
+    return [visible(shorten(text, 200, placeholder=" …")) for text in texts]
 
 
 def _in_batch(args: ContrastiveArguments) -> str:
@@ -97,34 +142,26 @@ def _in_batch(args: ContrastiveArguments) -> str:
 
 
 def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
-    """Returns the card's section on the negatives: what was asked for, and what was drawn.
+    """Returns the card's section on the training: on what, with which negatives, and what came of it.
 
     Args:
         report: The run's counts, of the main process where there were several.
         args: The run's arguments.
     """
     processes = " (main process; the others had as many)" if report.processes > 1 else ""
-    facts = {
-        "Base model": f"`{report.model}`" if report.model else None,
-        "Data set": f"`{report.dataset}`" if report.dataset else None,
-        "Mixture": f"`{report.mixture}`",
-        "Temperature": args.temperature,
-        "In-batch negatives": "yes" if args.in_batch_negatives else "no",
-        "Processes": report.processes,
-        f"Instances trained on{processes}": f"{report.instances:,}",
-        "Negatives drawn": ", ".join(f"{n:,} {source}" for source, n in sorted(report.drawn.items()))
-        or "none",
-        "Drawn from another source than asked for": ", ".join(
-            f"{n:,} instead of {source}" for source, n in sorted(report.fallback.items())
-        )
-        or "none",
-        "Asked for and not to be had": f"{report.missing:,}",
-        "Instances without negatives of their own": f"{report.without_negatives:,}",
-    }
     lines = [
-        "### Negatives",
+        "## Training in brief",
         "",
-        *(f"- **{name}:** {value}" for name, value in facts.items() if value is not None),
+        *_facts(
+            {
+                "Base model": report.model and f"`{shown_name(report.model)}`",
+                "Data set": shown_name(report.dataset) and f"`{shown_name(report.dataset)}`",
+                "Mixture": f"`{report.mixture}`",
+                "Temperature": args.temperature,
+                "In-batch negatives": "yes" if args.in_batch_negatives else "no",
+                "Processes": report.processes,
+            }
+        ),
     ]
     names = list(dict.fromkeys(name for metrics in report.metrics.values() for name in metrics))
     if names:
@@ -138,14 +175,33 @@ def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
         for when, metrics in report.metrics.items():
             cells = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
             lines.append(f"| {when} | {' | '.join(cells)} |")
+    fallback = ", ".join(f"{n:,} instead of {source}" for source, n in sorted(report.fallback.items()))
+    lines += [
+        "",
+        "### Negatives",
+        "",
+        *_facts(
+            {
+                f"Instances trained on{processes}": f"{report.instances:,}",
+                "Drawn": ", ".join(f"{n:,} {source}" for source, n in sorted(report.drawn.items())) or "none",
+                "Drawn from another source than asked for": fallback,
+                "Asked for and not to be had": report.missing and f"{report.missing:,}",
+                "Instances without negatives of their own": report.without_negatives
+                and f"{report.without_negatives:,}",
+            }
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 
+def _facts(facts: dict[str, Any]) -> list[str]:
+    """Returns a list of what is known and not zero."""
+    return [f"- **{name}:** {value}" for name, value in facts.items() if value]
+
+
 def add_section(folder: str | Path, section: str) -> None:
-    """Puts a section at the head of a card's training details, replacing an earlier one of its kind."""
+    """Puts the section on the training before a card's details, replacing an earlier one."""
     path = Path(folder) / "README.md"
-    if not path.is_file():
-        return
-    path.write_text(
-        put_section(path.read_text(encoding="utf-8"), "negatives", section, True), encoding="utf-8"
-    )
+    if path.is_file():
+        text = put_section(path.read_text(encoding="utf-8"), "negatives", section, before="## Model Details")
+        path.write_text(text, encoding="utf-8")
