@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any library reads them.
 _CACHES = tempfile.mkdtemp(prefix="syneg-tests-")
@@ -39,3 +40,20 @@ def beir(tmp_path: Path) -> Path:
     from tests.stand_in import tiny_source
 
     return tiny_source().save(tmp_path / "beir")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium, for the pages."""
+    from tests.browser import Browser
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        reason = "no Chromium and chromedriver (apt-get install chromium chromium-driver)"
+        if os.environ.get("SYNEG_REQUIRE_CHROMIUM") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    browser = Browser(chromium, driver, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

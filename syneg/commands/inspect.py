@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.inspect.page import render_page
 
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render_page(sample, measures), encoding="utf-8")
+    page.write_text(render_page(sample, measures, encoder), encoding="utf-8")
     print(f"{page.resolve()}: {len(sample.shown)} of {sample.total:,} pairs. Open it in a browser.")
 
 

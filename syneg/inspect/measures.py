@@ -1,8 +1,8 @@
-"""Distributions of the documents by source: length, similarity to the query, teacher's score."""
+"""What can be measured of the documents by source: length, similarity to the query, teacher's score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,13 @@ from syneg.rows import SYNTHETIC
 
 POSITIVE = "positive"
 BINS = 32
+TEACHER, SIMILARITY, OVERLAP = "teacher", "similarity to the query", "words of the query"
+ABOVE = {
+    TEACHER: "score above their positive by the teacher",
+    SIMILARITY: "are nearer to the query than their positive by the encoder",
+    OVERLAP: "have more of the query's words than their positive",
+}
+"""What a negative that is above its positive does, by measure; what says most of a negative is first."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ def measure_rows(rows: list[dict[str, Any]], encoder: Any = None) -> list[Measur
     measures = [
         _measure("length", "words", _values(rows, lambda _, text: float(len(words(text))))),
         _measure(
-            "words of the query",
+            OVERLAP,
             "share of the query's words, stop words left out, that the document has",
             _values(rows, lambda row, text: overlap(row["query"], text)),
             edges=(0.0, 1.0),
@@ -78,7 +85,7 @@ def measure_rows(rows: list[dict[str, Any]], encoder: Any = None) -> list[Measur
         cosine = _cosines(rows, encoder)
         measures.append(
             _measure(
-                "similarity to the query",
+                SIMILARITY,
                 "cosine of the encoder's embeddings",
                 _values(rows, lambda row, text: cosine[row["query"], text]),
             )
@@ -86,8 +93,56 @@ def measure_rows(rows: list[dict[str, Any]], encoder: Any = None) -> list[Measur
     teacher = _teacher(rows)
     if teacher:
         meaning = "teacher's score of the negative minus that of its positive; above 0 it is suspect"
-        measures.append(_measure("teacher", meaning, teacher))
+        measures.append(_measure(TEACHER, meaning, teacher))
     return measures
+
+
+def headline(measures: Sequence[Measure]) -> str:
+    """Returns the sentence that matters most: how many negatives are above their own positive."""
+    by_name = {measure.name: measure for measure in measures}
+    name = next(name for name in ABOVE if name in by_name)
+    shares = [(d.source, d.above) for d in by_name[name].distributions if d.above is not None]
+    if not shares:
+        return "There are no negatives."
+    (first, above), *others = shares
+    rest = ", ".join(f"{_percent(share)} of the {source} ones" for source, share in others)
+    return f"{_percent(above)} of the {first} negatives {ABOVE[name]}{'; ' if rest else ''}{rest}."
+
+
+def _percent(share: float) -> str:
+    return "Under 1%" if 0 < share < 0.005 else f"{share:.0%}"
+
+
+def suspicions(rows: list[dict[str, Any]], encoder: Any = None) -> tuple[str, list[list[float | None]]]:
+    """Returns how suspect each negative is of being relevant, by the best measure that there is.
+
+    Args:
+        rows: Rows of the `default` configuration.
+        encoder: As for `measure_rows`; used where no negative has a teacher's score.
+
+    Returns:
+        In words what is measured, and a number for each negative of each row: the larger, the more
+        suspect. None where it is not known.
+    """
+    if any(_margin(negative) is not None for row in rows for negative in row["negatives"]):
+        return "teacher's score less the positive's", [
+            [_margin(negative) for negative in row["negatives"]] for row in rows
+        ]
+    if encoder is not None:
+        meaning, cosine = "encoder's similarity less the positive's", _cosines(rows, encoder)
+        value = lambda row, text: cosine[row["query"], text]  # noqa: E731
+    else:
+        meaning = "share of the query's words less the positive's"
+        value = lambda row, text: overlap(row["query"], text)  # noqa: E731
+    return meaning, [
+        [value(row, negative["text"]) - value(row, row["positive"]) for negative in row["negatives"]]
+        for row in rows
+    ]
+
+
+def _margin(negative: Mapping[str, Any]) -> float | None:
+    score, of_positive = negative.get("teacher_score"), negative.get("positive_teacher_score")
+    return score - of_positive if score is not None and of_positive is not None else None
 
 
 def _values(rows: list[dict[str, Any]], value: Any) -> dict[str, list[tuple[float, float]]]:
@@ -111,9 +166,9 @@ def _teacher(rows: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         for negative in row["negatives"]:
-            score, of_positive = negative.get("teacher_score"), negative.get("positive_teacher_score")
-            if score is not None and of_positive is not None:
-                found.setdefault(negative["source"], []).append((score - of_positive, 0.0))
+            margin = _margin(negative)
+            if margin is not None:
+                found.setdefault(negative["source"], []).append((margin, 0.0))
     return _ordered(found)
 
 

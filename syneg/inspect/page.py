@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from syneg.gating.judge import document_key
+from syneg.gating.verdicts import VERDICTS
 from syneg.hub.cards import number, report
 from syneg.inspect.marks import mark
-from syneg.inspect.measures import BINS, POSITIVE, Distribution, Measure
+from syneg.inspect.measures import BINS, POSITIVE, Distribution, Measure, headline, suspicions
 from syneg.inspect.sample import Sample, ShownPair
 from syneg.rows import SYNTHETIC, Negative
 from syneg.text import visible
@@ -38,16 +41,32 @@ TOLLS = {
 FACTS = ("difficulty", "domain", "length", "rank", "score", "teacher_score", "verdict", "generator")
 
 
-def render_page(sample: Sample, measures: list[Measure]) -> str:
-    """Returns the page as HTML."""
+def render_page(sample: Sample, measures: list[Measure], encoder: Any = None) -> str:
+    """Returns the page as HTML.
+
+    Args:
+        sample: What to show.
+        measures: Distributions.
+        encoder: A SentenceTransformer to order negatives by where no teacher scored them.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.filters |= {"visible": _visible, "report": report}
     style, script = (
-        Markup(environment.get_template(name).render()) for name in ("page.css.j2", "page.js.j2")
+        Markup(environment.get_template(name).render(verdicts=VERDICTS))
+        for name in ("page.css.j2", "page.js.j2")
     )
-    pairs = [_pair(pair) for pair in sample.shown]
+    rows = [
+        {
+            "query": pair.query,
+            "positive": pair.positive,
+            "negatives": [*pair.negatives, *(drop.negative for drop in pair.dropped)],
+        }
+        for pair in sample.shown
+    ]
+    suspicion, values = suspicions(rows, encoder)
+    pairs = [_pair(*each) for each in zip(sample.shown, values, strict=True)]
     sources = _sources(sample, measures)
     return environment.get_template("page.html.j2").render(
         sample=sample,
@@ -55,6 +74,10 @@ def render_page(sample: Sample, measures: list[Measure]) -> str:
         style_hash=_hash(style),
         script=script,
         script_hash=_hash(script),
+        headline=headline(measures),
+        suspicion=suspicion,
+        verdicts=VERDICTS,
+        store=_digest(sample.name, sample.split, sample.total, sample.manifest.get("version")),
         evenly=sample.evenly,
         others=len(pairs) - sample.evenly,
         sources=sources,
@@ -88,24 +111,37 @@ def _hash(content: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
+def _digest(*parts: Any) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()
+
+
 def _visible(value: Any) -> str:
     return visible(str(value)) if value is not None else ""
 
 
-def _pair(pair: ShownPair) -> dict[str, Any]:
-    negatives = [_negative(pair, negative) for negative in pair.negatives]
-    negatives += [_negative(pair, drop.negative, drop.gate, drop.reason) for drop in pair.dropped]
+def _pair(pair: ShownPair, suspicion: list[float | None]) -> dict[str, Any]:
+    shown: list[tuple[Negative, str, str]] = [(negative, "", "") for negative in pair.negatives]
+    shown += [(drop.negative, drop.gate, drop.reason) for drop in pair.dropped]
     return {
+        "address": f"row-{_digest(*pair.key)}",
+        "number": pair.number,
         "query": pair.query,
         "origin": pair.origin,
         "positive_id": pair.positive_id,
         "pieces": mark(pair.positive, pair.query),
-        "negatives": negatives,
+        "negatives": [_negative(pair, *one, value) for one, value in zip(shown, suspicion, strict=True)],
     }
 
 
-def _negative(pair: ShownPair, negative: Negative, gate: str = "", reason: str = "") -> dict[str, Any]:
+def _negative(
+    pair: ShownPair, negative: Negative, gate: str, reason: str, suspicion: float | None
+) -> dict[str, Any]:
+    score, of_positive = negative["teacher_score"], negative["positive_teacher_score"]
     return {
+        # What a verdict is on, as JSON in ASCII: an attribute would not keep every character.
+        "judged": json.dumps({"query_id": pair.query_id, "doc_id": document_key(negative)}),
+        "suspicion": "" if suspicion is None else f"{suspicion:.6g}",
+        "above": score is not None and of_positive is not None and score > of_positive,
         "source": negative["source"],
         "doc_id": negative["doc_id"],
         "difficulty": negative["difficulty"] or "",
@@ -119,8 +155,10 @@ def _negative(pair: ShownPair, negative: Negative, gate: str = "", reason: str =
 
 def facts(negative: Negative) -> list[tuple[str, str]]:
     """Returns name and value of what is known of a negative."""
-    values = [(name, negative.get(name)) for name in FACTS]
-    return [(name.replace("_", " "), number(value)) for name, value in values if value is not None]
+    values = {name: number(value) for name in FACTS if (value := negative.get(name)) is not None}
+    if "teacher_score" in values and negative["positive_teacher_score"] is not None:
+        values["teacher_score"] += f" (positive {number(negative['positive_teacher_score'])})"
+    return [(name.replace("_", " "), value) for name, value in values.items()]
 
 
 def _measure(measure: Measure) -> dict[str, Any]:

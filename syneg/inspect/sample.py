@@ -28,7 +28,10 @@ class Drop:
 
 @dataclass
 class ShownPair:
-    """A pair as it is shown: kept negatives, and dropped ones where any are among the examples."""
+    """A pair as it is shown: kept negatives, and dropped ones where any are among the examples.
+
+    `number` is the row's in its split, from 0; None for a pair that is shown for what was dropped.
+    """
 
     query_id: str
     query: str
@@ -37,6 +40,7 @@ class ShownPair:
     origin: str
     negatives: list[Negative] = field(default_factory=list)
     dropped: list[Drop] = field(default_factory=list)
+    number: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -100,7 +104,7 @@ def _read(published: PublishedDataset, split: str, shown: int, measured: int) ->
     missing = FEATURES.keys() - rows[both[0]].keys()
     if missing:
         raise InputError(f"{spec!r}: column {sorted(missing)[0]!r} is missing from its rows.")
-    pairs = [_pair(row) for at, row in rows.items() if at in positions]
+    pairs = [_pair(row, at) for at, row in rows.items() if at in positions]
     by_key = {pair.key: pair for pair in pairs}
     with published.open("dropped", split) as shards:
         dropped = _by_gate(shards) if len(shards) else {}
@@ -135,7 +139,7 @@ def _examples(dropped: Mapping[str, np.ndarray], shown: int) -> list[int]:
     return [int(where[i]) for where in dropped.values() for i in spaced(len(where), each)]
 
 
-def _pair(row: dict[str, Any]) -> ShownPair:
+def _pair(row: dict[str, Any], number: int | None = None) -> ShownPair:
     return ShownPair(
         query_id=row["query_id"],
         query=row["query"],
@@ -144,4 +148,5 @@ def _pair(row: dict[str, Any]) -> ShownPair:
         origin=row["origin"],
         # In turns, so that each source is seen before the page is left.
         negatives=interleave_sources(row.get("negatives") or []),
+        number=number,
     )

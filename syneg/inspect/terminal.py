@@ -1,4 +1,4 @@
-"""The same in a terminal."""
+"""The data set as plain text, for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from syneg.hub.cards import number
-from syneg.inspect.measures import Measure
+from syneg.inspect.measures import Measure, headline
 from syneg.inspect.page import facts, tolls
 from syneg.inspect.sample import Sample, ShownPair
 from syneg.text import visible
@@ -26,7 +26,8 @@ def render_text(sample: Sample, measures: list[Measure], width: int | None = Non
         width: Characters a line; the terminal's where it is None.
     """
     width = width or min(shutil.get_terminal_size().columns, 110)
-    lines = [f"{sample.name}, {sample.split}: {sample.total:,} pairs", ""]
+    lines = [f"{sample.name}, {sample.split}: {sample.total:,} pairs"]
+    lines += [*_wrapped(headline(measures), width, ""), ""]
     for measure in measures:
         lines += [f"{measure.name} ({measure.meaning}; {len(sample.measured):,} pairs measured)"]
         lines += [f"  {'':<14}{'number':>9}{'10%':>9}{'median':>9}{'90%':>9}{'above positive':>16}"]

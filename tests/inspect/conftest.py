@@ -1,7 +1,5 @@
 """Fixtures; what they are made of is in `looks`, imported under any of pytest's import modes."""
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from syneg.rows import make_dropped, make_negative, make_row
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from looks import EVIL, Browser, make_rows, write
+from looks import EVIL, make_rows, write
 
 
 @pytest.fixture
@@ -37,17 +35,3 @@ def evil(tmp_path):
         rows.append(row)
         dropped.append(make_dropped(row, negative, text, text))
     return write(tmp_path / "evil", rows, dropped, name=EVIL[5], gating={text: {text: text} for text in EVIL})
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        reason = "no Chromium and chromedriver (apt-get install chromium chromium-driver)"
-        if os.environ.get("SYNEG_REQUIRE_CHROMIUM") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    browser = Browser(chromium, driver, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
