@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv = ["--dataset", *argv]
     parser = ConfigParser(InspectArguments, prog="syneg inspect", description=main.__doc__)
     (args,) = parser.parse(argv)
-    from syneg.inspect.measures import measure_rows
+    from syneg.inspect.measures import headline, measure_rows
     from syneg.inspect.sample import read_sample
 
     page = Path(args.page)
@@ -73,7 +74,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_page(sample, measures, encoder), encoding="utf-8")
+    print(headline(measures))
     print(f"{page.resolve()}: {len(sample.shown)} of {sample.total:,} pairs. Open it in a browser.")
+    # What nobody judged is skipped, and kept.
+    print(
+        f"Next: judge negatives there and download the verdicts, then:\n"
+        f"syneg gate --dataset {shlex.quote(args.dataset)} --split {args.split} --gates judge "
+        f"--judge_engine recorded --judge_recordings verdicts-{args.split}.jsonl --on_miss skip "
+        "--judge_unclear keep --output judged"
+    )
 
 
 def _check_page(page: Path) -> None:

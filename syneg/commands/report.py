@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     (output / "table.md").write_text(table, encoding="utf-8")
     work = work_table(comparison)
     (output / "work.md").write_text(work, encoding="utf-8")
-    (output / "report.html").write_text(render(comparison, source, arguments.examples), encoding="utf-8")
+    # Seen from the page, which may lie elsewhere.
+    folder = Path(os.path.relpath(arguments.comparison, output)).as_posix()
+    page = render(comparison, source, arguments.examples, folder)
+    (output / "report.html").write_text(page, encoding="utf-8")
     print(table, end="")
     for note in work_notes(comparison):
         print(note)

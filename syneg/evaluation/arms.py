@@ -111,7 +111,7 @@ def train_run(settings: RunSettings, arm: str, seed: int, folder: Path, mark: st
     history = [
         {key: value for key, value in line.items() if isinstance(value, int | float)}
         for line in trainer.state.log_history
-        if "loss" in line
+        if any(key == "loss" or key.startswith("eval_") for key in line)
     ]
     if settings.keep_models:
         save(trainer, arguments)

@@ -104,7 +104,7 @@ def summary_table(comparison: Comparison) -> str:
     """Returns the results as a Markdown table."""
     metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
     others = [METRICS[name] for name in METRICS if name != metric]
-    headings = ["arm", "seeds", METRICS[metric], *others, f"less {baseline}", "95% interval", "p (Holm)"]
+    headings = ["arm", "seeds", METRICS[metric], *others, f"Δ vs {baseline}", "95% interval", "p (Holm)"]
     cells = [headings]
     for line in summarise(comparison):
         spread = line.spreads[metric]

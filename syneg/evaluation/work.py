@@ -104,14 +104,16 @@ def source_of(mass: str) -> str:
     return mass.removesuffix(_MASS)
 
 
-def mean_series(histories: Sequence[Sequence[Mapping[str, float]]], key: str) -> list[tuple[float, float]]:
-    """Returns (step, mean over the runs that logged `key` at that step)."""
-    by_step: dict[float, list[float]] = {}
+def mean_series(
+    histories: Sequence[Sequence[Mapping[str, float]]], key: str, by: str = "step"
+) -> list[tuple[float, float]]:
+    """Returns (step, or epoch; mean over the runs that logged `key` at it)."""
+    at: dict[float, list[float]] = {}
     for history in histories:
         for line in history:
-            if key in line and math.isfinite(line[key]):
-                by_step.setdefault(line["step"], []).append(line[key])
-    return [(step, sum(values) / len(values)) for step, values in sorted(by_step.items())]
+            if key in line and by in line and math.isfinite(line[key]):
+                at.setdefault(line[by], []).append(line[key])
+    return [(place, sum(values) / len(values)) for place, values in sorted(at.items())]
 
 
 def run_time(comparison: Comparison) -> str:

@@ -124,9 +124,9 @@ def test_the_report_of_a_finished_comparison(finished, tmp_path, capsys):
     assert "Softmax mass of synthetic negatives" in html and "hybrid against dense" in html
     assert (tmp_path / "work.md").read_text().count("\n") == 5
     report(["--comparison", str(finished), "--output", str(tmp_path), "--baseline", "none"])
-    assert "less none" in (tmp_path / "table.md").read_text()
+    assert "Δ vs none" in (tmp_path / "table.md").read_text()
     assert "hybrid against none" in (tmp_path / "report.html").read_text()
-    assert "less dense" in (finished / "table.md").read_text()
+    assert "Δ vs dense" in (finished / "table.md").read_text()
     report(["--comparison", str(finished), "--output", str(tmp_path), "--overlap", "true"])
     halves = (tmp_path / "overlap.md").read_text()
     assert "1 of 5 judgements of split test" in halves and halves.count("| arm") == 2

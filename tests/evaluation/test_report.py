@@ -12,7 +12,9 @@ from syneg.errors import InputError
 from syneg.evaluation.comparison import Comparison, Run
 from syneg.evaluation.metrics import QueryScores
 from syneg.evaluation.report.charts import make_axis
-from syneg.evaluation.report.page import query_examples, render, training_plots
+from syneg.evaluation.report.page import headline, query_examples, render, training_plots
+from syneg.evaluation.significance import Difference
+from syneg.evaluation.summary import Line, summarise
 from syneg.evaluation.work import mean_series, run_time, training_courses, work_of, work_table
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 
@@ -169,6 +171,120 @@ def test_curves_are_means_over_seeds():
     # The loss falls, so the line goes down: towards larger y.
     heights = [float(p.split(",")[1]) for p in first]
     assert heights == sorted(heights)
+
+
+def test_the_page_opens_with_what_differs_by_how_much_and_how_sure():
+    comparison = make_comparison()
+    first, second = headline(comparison, summarise(comparison))
+    # Four queries, +.6 +.1 -.5 0: a mean of .05, and nothing that a test could be sure of.
+    assert first.startswith("hybrid scores 0.0500 nDCG@10 above dense (95% interval -")
+    assert first.endswith("4 queries): it may be chance.")
+    assert second.startswith("dense scores 0.0250 nDCG@10 above the model before training (95% interval ")
+    words = " ".join(Page(render(comparison, make_source())).text.split())
+    assert words.index(first) < words.index("Results")
+    assert "\u0394 vsdense" in words and "lessdense" not in words  # a line break is between them
+
+
+def line(arm, mean, p):
+    return Line(arm, {}, {}, {}, Difference(mean, mean - 0.01, mean + 0.01, p, 90, 9, 1), p, None)
+
+
+def test_of_several_arms_the_best_of_those_that_are_sure_is_named():
+    comparison = make_comparison()
+    base = Line("dense", {}, {}, {}, None, None, None)
+    lines = [line("zero-shot", -0.2, 0.0001), base]
+    lines += [line("lucky", 0.09, 0.3), line("good", 0.05, 0.01), line("fair", 0.02, 0.02)]
+    assert headline(comparison, lines) == [
+        "2 of the 3 other arms differ from dense by more than chance would make.",
+        "good scores 0.0500 nDCG@10 above dense (95% interval +0.0400 to +0.0600, p = 0.010, 100 queries).",
+        "dense scores 0.2000 nDCG@10 above the model before training "
+        "(95% interval +0.1900 to +0.2100, p < 0.001, 100 queries).",
+    ]
+    assert "None of the 2 other arms differs" in headline(comparison, [*lines[:3], line("x", -0.1, 0.2)])[0]
+    assert headline(comparison, lines[2:]) == ["Nothing is tested: the baseline, dense, has no finished run."]
+
+
+def test_what_was_logged_once_is_a_dot():
+    comparison = make_comparison()
+    for run in comparison.arms["dense"]:
+        run.history[:] = [{"step": 1, "loss": 0.5}]
+    loss, mass = training_plots(comparison, {"dense": 0, "hybrid": 1})
+    assert [curve.dot for curve in loss.curves] == [(loss.x(1), loss.y(0.5)), None]
+    assert [curve.arm for curve in mass.curves] == ["hybrid"]
+    page = Page(render(comparison, make_source()))
+    assert page.tags.count("polyline") == 2
+    assert page.text.count("dense: 0.5, logged once") == 1
+
+
+def test_what_was_measured_on_the_way_is_drawn_over_the_epochs():
+    comparison = make_comparison()
+    for arm, runs in comparison.arms.items():
+        for run in runs:
+            run.history[len(run.history) :] = [
+                {"step": 5 * e, "epoch": e, "eval_held_out_cosine_ndcg@10": 0.5 + e / 10, "eval_runtime": 1.0}
+                for e in (1, 2, 3)
+                if arm == "hybrid"
+            ]
+    *_, last = training_plots(comparison, {"dense": 0, "hybrid": 1})
+    assert last.title == "nDCG@10 on held-out queries" and last.meaning.endswith("by epoch.")
+    (curve,) = last.curves
+    points = [tuple(map(float, point.split(","))) for point in curve.points.split()]
+    assert points == [(last.x(e), last.y(0.5 + e / 10)) for e in (1, 2, 3)]
+    assert len(training_plots(make_comparison(), {"dense": 0, "hybrid": 1})) == 2
+
+
+def test_each_run_links_its_configuration():
+    page = Page(render(make_comparison(), make_source(), folder="../of this"))
+    assert page.links == [
+        f"../of%20this/runs/{arm}/seed-{seed}/config.yaml" for arm in ("dense", "hybrid") for seed in (0, 1)
+    ]
+
+
+def test_texts_stay_texts_in_a_browser(browser, tmp_path):
+    page = tmp_path / "report.html"
+    comparison = make_comparison()
+    comparison.settings.update(model=EVIL, dataset=EVIL)
+    page.write_text(render(comparison, make_source(), folder="."))
+    browser.log()
+    browser.open(page)
+    assert browser.run("return document.querySelectorAll('script, img').length") == 0
+    assert EVIL in browser.run("return document.body.innerText")
+    assert browser.log() == []
+    # The second wall: the page's policy stops what would have got in.
+    page.write_text(page.read_text().replace("<main>", "<main><script>window.pwned = 1</script>"))
+    browser.open(page)
+    assert browser.run("return window.pwned") is None
+    assert any("Content Security Policy" in message for message in browser.log())
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_in_a_browser(browser, tmp_path, width, dark):
+    comparison = make_comparison()
+    for run in comparison.arms["dense"]:
+        run.history[:] = [{"step": 1, "loss": 0.5}]
+    page = tmp_path / "report.html"
+    page.write_text(render(comparison, make_source(), folder="."))
+    try:
+        browser.view(width, 900, dark)
+        browser.open(page)
+        browser.run("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+        assert browser.cut_off() == []
+        shown = browser.run("return document.body.innerText.replace(/\\s+/g, ' ')")
+        assert "+0.0500" in shown and ("\u0394 vs dense" in shown) is (width == 1280)
+        labels = browser.run(
+            "return [...document.querySelectorAll('.results td')].filter((e) => e.getClientRects().length)"
+            ".map((e) => getComputedStyle(e, '::before').content)"
+        )
+        assert ('"\u0394 vs dense"' in labels) is (width == 390)
+        dots = "return [...document.querySelectorAll('.dot')].map((e) => e.getBoundingClientRect().width > 3)"
+        assert browser.run(dots) == [True]
+        paper = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") is not dark
+        assert browser.log() == []
+    finally:
+        browser.devtools("Emulation.clearDeviceMetricsOverride")
+        browser.devtools("Emulation.setEmulatedMedia", features=[])
 
 
 @pytest.mark.parametrize("values", [[0.61, 0.77], [-0.02, 0.013], [0.5], [0.0], [3, 1000], [], [math.nan, 1]])

@@ -1,6 +1,7 @@
 """The page in a real browser: filters work, passages stay texts, nothing is asked of the network."""
 
 import json
+import shlex
 import time
 
 import pytest
@@ -193,20 +194,23 @@ def test_verdicts_are_downloaded_as_the_judge_reads_them(open_page, scored, tmp_
     assert page.log() == []
 
 
-def test_the_gate_takes_what_a_person_judged(open_page, scored, tmp_path):
+def test_the_gate_takes_what_a_person_judged(open_page, scored, tmp_path, capsys, monkeypatch):
+    """By the command that `syneg inspect` ends with."""
     from syneg.commands.gate import main as gate
     from syneg.hub.folders import load_split
 
     page = open_page(scored)
-    for i in range(6):
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    for i in range(2, 6):
         page.run(CLICK, f"zebra number {i} drinks cold water at the lake", "yes" if i == 3 else "no")
     path = downloaded(page, tmp_path / "downloads")
-    options = ["--gates", "judge", "--judge_of", "synthetic", "--judge_engine", "recorded"]
-    output = tmp_path / "gated"
-    gate(["--dataset", str(scored), "--output", str(output), *options, "--judge_recordings", str(path)])
-    dropped = load_split(output, "dropped")
+    monkeypatch.chdir(path.parent)
+    assert command[:2] == ["syneg", "gate"]
+    gate(command[2:])
+    dropped = load_split("judged", "dropped")
     assert [(row["query_id"], row["gate"]) for row in dropped] == [("q3", "judge")]
-    assert {n["verdict"] for row in load_split(output) for n in row["negatives"]} == {"no", None}
+    written = [n for row in load_split("judged") for n in row["negatives"] if n["source"] == "synthetic"]
+    assert [negative["verdict"] for negative in written] == ["unclear", "unclear", "no", "no", "no"]
 
 
 def test_verdicts_outlast_the_page_until_they_are_forgotten(open_page, scored):

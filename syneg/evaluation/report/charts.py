@@ -55,17 +55,21 @@ def make_axis(values: Sequence[float], start: float, end: float, ticks: int = 4)
 
 @dataclass(frozen=True)
 class Curve:
-    """An arm's line: its name, its place in the palette and its points as SVG takes them."""
+    """An arm's line: its name, its place in the palette and its points as SVG takes them.
+
+    `dot` is the place of its only point, which no line would show; None where there are several.
+    """
 
     arm: str
     colour: int
     points: str
     last: float
+    dot: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A line chart of one logged quantity over the steps."""
+    """A line chart of one logged quantity over the steps or epochs."""
 
     title: str
     meaning: str
@@ -86,7 +90,7 @@ def line_plot(
     Args:
         title: Its heading.
         meaning: One sentence that says what is drawn.
-        series: Arm -> (step, value) in the order of the steps.
+        series: Arm -> (step or epoch, value) in their order.
         colours: Arm -> its place in the palette.
         size: Width and height in pixels, labels included.
     """
@@ -95,7 +99,13 @@ def line_plot(
     x = make_axis([0.0, *(step for step, _ in points)], 44, width - 12)
     y = make_axis([value for _, value in points], height - 22, 8)
     curves = [
-        Curve(arm, colours[arm], " ".join(f"{x(step)},{y(value)}" for step, value in line), line[-1][1])
+        Curve(
+            arm,
+            colours[arm],
+            " ".join(f"{x(step)},{y(value)}" for step, value in line),
+            line[-1][1],
+            (x(line[0][0]), y(line[0][1])) if len(line) == 1 else None,
+        )
         for arm, line in series.items()
         if line
     ]

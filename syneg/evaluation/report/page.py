@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from syneg.evaluation.arguments import ZERO_SHOT
-from syneg.evaluation.comparison import Comparison
+from syneg.evaluation.comparison import Comparison, run_folder
 from syneg.evaluation.metrics import METRICS
 from syneg.evaluation.report.charts import Axis, Plot, line_plot, make_axis
-from syneg.evaluation.significance import format_p
+from syneg.evaluation.significance import format_interval, format_p
 from syneg.evaluation.summary import Line, query_means, summarise, work_notes
 from syneg.evaluation.work import (
     GRADIENT_VARIANCE,
@@ -35,6 +38,8 @@ CELL = (165.0, 26.0)
 """Width and height of a chart within the results table, in pixels."""
 PLOT = (380.0, 220.0)
 """Width and height of a training curve."""
+SIGNIFICANT = 0.05
+"""A corrected p-value below this is told as more than chance."""
 SHOWN = 5
 """Documents shown of each ranking."""
 EXCERPT = 160
@@ -78,13 +83,15 @@ class ArmExamples:
     counts: tuple[int, int, int]
 
 
-def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
+def render(comparison: Comparison, source: Source, examples: int = 5, folder: str | None = None) -> str:
     """Returns the page, which loads nothing and runs no script.
 
     Args:
         comparison: What was compared.
         source: Where the queries' and documents' texts are.
         examples: Queries shown among the wins and among the losses of an arm.
+        folder: Where the comparison lies as seen from the page, for links to the runs' configurations;
+            None for no links.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -98,6 +105,9 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
     scores, differences = _axes(lines)
     return environment.get_template("report.html.j2").render(
         style=style,
+        headline=headline(comparison, lines),
+        configurations=_configurations(comparison, folder) if folder is not None else {},
+        format_interval=format_interval,
         style_hash=f"sha256-{digest}",
         settings=settings,
         heading=METRICS[settings["metric"]],
@@ -126,6 +136,55 @@ def render(comparison: Comparison, source: Source, examples: int = 5) -> str:
     )
 
 
+def headline(comparison: Comparison, lines: list[Line]) -> list[str]:
+    """Returns what the comparison comes to in sentences: what differs, by how much, and how sure that is."""
+    settings = comparison.settings
+    baseline, metric = settings["baseline"], METRICS[settings["metric"]]
+    by_arm = {line.arm: line for line in lines}
+    if baseline not in by_arm:
+        return [f"Nothing is tested: the baseline, {baseline}, has no finished run."]
+    arms = [line for line in lines if line.difference is not None and line.arm != ZERO_SHOT]
+    sure = [line for line in arms if line.corrected_p is not None and line.corrected_p < SIGNIFICANT]
+    sentences = []
+    if len(arms) > 1:
+        sentences.append(
+            f"{len(sure) or 'None'} of the {len(arms)} other arms "
+            f"{'differs' if len(sure) < 2 else 'differ'} from {baseline} by more than chance would make."
+        )
+    if arms:
+        best = max(sure or arms, key=lambda line: line.difference.mean if line.difference else 0.0)
+        sentences.append(_difference(best.arm, baseline, metric, best))
+    before = by_arm[ZERO_SHOT]
+    if before.difference is not None:
+        sentences.append(_difference(baseline, "the model before training", metric, before, turned=True))
+    return sentences
+
+
+def _difference(arm: str, other: str, metric: str, line: Line, turned: bool = False) -> str:
+    """Returns a sentence on a difference; `turned` for one that is of the other from the arm."""
+    difference = line.difference
+    assert difference is not None and line.corrected_p is not None
+    mean, low, high = difference.mean, difference.low, difference.high
+    if turned:
+        mean, low, high = -mean, -high, -low
+    queries = difference.wins + difference.losses + difference.ties
+    chance = "" if line.corrected_p < SIGNIFICANT else ": it may be chance"
+    interval = "" if math.isnan(low) else f"95% interval {low:+.4f} to {high:+.4f}, "
+    p = format_p(line.corrected_p)
+    sure = f"({interval}p {p if p.startswith('<') else f'= {p}'}, {queries:,} queries){chance}"
+    if abs(mean) < 5e-5:
+        return f"{arm} scores as {other} does {sure}."
+    return f"{arm} scores {abs(mean):.4f} {metric} {'above' if mean > 0 else 'below'} {other} {sure}."
+
+
+def _configurations(comparison: Comparison, folder: str) -> dict[str, dict[int | None, str]]:
+    """Returns arm -> seed -> the address of the run's configuration."""
+    return {
+        arm: {run.seed: quote(f"{run_folder(Path(folder), arm, run.seed or 0)}/config.yaml") for run in runs}
+        for arm, runs in comparison.arms.items()
+    }
+
+
 def _axes(lines: list[Line]) -> tuple[Axis, Axis]:
     scores = make_axis([value for line in lines for value in line.by_seed.values()], 12, CELL[0] - 12, 2)
     ends = [end for line in lines if line.difference for end in (line.difference.low, line.difference.high)]
@@ -133,25 +192,43 @@ def _axes(lines: list[Line]) -> tuple[Axis, Axis]:
 
 
 def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[Plot]:
-    """Returns the curves of what was logged: loss, softmax mass by source, variance of the gradient."""
+    """Returns the curves of what was logged: loss, softmax mass by source, variance of the gradient, over
+    the steps; and what was measured on held-out queries or rows on the way, over the epochs."""
     histories = {arm: [run.history for run in runs] for arm, runs in comparison.arms.items()}
-    wanted = [("loss", "Loss", "Mean over the seeds, at each logged step.")]
+    wanted = [("loss", "step", "Loss", "Mean over the seeds, at each logged step.")]
     wanted += [
         (
             key,
+            "step",
             f"Softmax mass of {source_of(key)} negatives",
-            "Their share of the softmax: what they weigh in the gradient.",
+            "Their share of the softmax: what they weigh in the gradient. By step.",
         )
         for key in logged_masses(comparison)
     ]
-    wanted.append((GRADIENT_VARIANCE, "Variance of the gradient", "Over a batch's instances, by the query."))
+    meaning = "Over a batch's instances, by the query. By step."
+    wanted.append((GRADIENT_VARIANCE, "step", "Variance of the gradient", meaning))
+    metric = METRICS[comparison.settings["metric"]]
+    for key in evaluated_keys(comparison):
+        if key.endswith(metric.lower()):
+            title = f"{metric} on held-out queries"
+        elif key.endswith("loss"):
+            title = "Loss on held-out rows"
+        else:
+            continue
+        wanted.append((key, "epoch", title, "Mean over the seeds, by epoch."))
     plots = []
-    for key, title, meaning in wanted:
-        series = {arm: mean_series(runs, key) for arm, runs in histories.items()}
+    for key, by, title, meaning in wanted:
+        series = {arm: mean_series(runs, key, by) for arm, runs in histories.items()}
         series = {arm: line for arm, line in series.items() if line}
         if series:
             plots.append(line_plot(title, meaning, series, colours, PLOT))
     return plots
+
+
+def evaluated_keys(comparison: Comparison) -> list[str]:
+    """Returns what was measured during training, as the trainer calls it."""
+    runs = [run for arm in comparison.arms.values() for run in arm]
+    return sorted({key for run in runs for line in run.history for key in line if key.startswith("eval_")})
 
 
 def query_examples(comparison: Comparison, source: Source, count: int) -> Iterable[ArmExamples]:
