@@ -64,12 +64,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, size in done.plan.sizes().items():
         print(f"{size:>15,}  {name}")
     if args.dry_run:
-        print(f"Dry run: nothing was sent to {args.repo_id}.")
+        print(f"Dry run: nothing was sent to {args.repo_id}. Leave out --dry_run to publish it.")
         return
     for name in done.removed:
         print(f"{'removed':>15}  {name}")
     tagged = f", tag {done.plan.tag}" if done.plan.tag else ", no tag (the data set has no version)"
     print(f"Published {done.url} (commit {done.commit}{tagged}).")
+    load = "load_dataset" if done.plan.repo_type == "dataset" else "SentenceTransformer"
+    revision = f', revision="{done.plan.tag}"' if done.plan.tag else ""
+    print(f'Next: {load}("{args.repo_id}"{revision})')
 
 
 def _push(args: PushArguments, card: ModelCardArguments) -> PushResult:

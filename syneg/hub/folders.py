@@ -365,7 +365,8 @@ def _check_name(output: Path, kind: str, name: str) -> None:
     """Holds a configuration's or split's name to what `datasets` accepts and file names can carry."""
     if not re.fullmatch(r"\w+", name):
         raise InputError(
-            f"{output}: {kind} {name!r} may only have letters, digits and '_', or `datasets` cannot load it."
+            f"{output}: {kind} {name!r} may only have letters, digits and '_', or `datasets` cannot load it"
+            + (f"; rename it, as in {plain!r}." if (plain := re.sub(r"\W+", "_", name).strip("_")) else ".")
         )
     if kind == "split" and name == "all":
         raise InputError(f"{output}: split 'all' stands for all splits in `datasets`; give it another name.")

@@ -191,6 +191,11 @@ def test_a_split_that_cannot_be_loaded_is_named_before_any_work(tmp_path, split)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_split_is_told_by_what_to_rename_it(tmp_path):
+    with pytest.raises(InputError, match="rename it, as in 'train_2024'"):
+        check_names(tmp_path / "toy", ["train-2024"])
+
+
 @pytest.mark.parametrize("name", ["me/mine", "a|b", "what?", ""])
 def test_a_name_that_is_a_path_is_named_before_any_work(tmp_path, name):
     with pytest.raises(InputError, match="a data set's name is no path") as error:

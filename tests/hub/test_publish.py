@@ -7,6 +7,7 @@ import pytest
 from hub.test_folders import make_rows, write
 from hub_server import ENVIRONMENT, HubServer
 
+from syneg.commands.push import main
 from syneg.errors import InputError
 from syneg.hub.cards import DatasetCardInfo
 from syneg.hub.folders import FolderWriter
@@ -75,6 +76,13 @@ def test_a_version_is_one_commit_and_a_tag(hub, folder):
     assert {name: sent[name] for name in on_disk(folder)} == on_disk(folder)
     assert b'load_dataset("syneg/toy-hardneg", split="train")' in sent["README.md"]
     assert set(sent) == {*on_disk(folder), "README.md", "syneg.json", ".gitattributes"}
+
+
+def test_the_command_ends_with_how_to_load_what_was_published(hub, folder, capsys):
+    main(["--folder", str(folder), "--repo_id", NAME])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == 'Next: load_dataset("syneg/toy-hardneg", revision="v1.0.0")'
+    assert "v1.0.0" in hub.repo("dataset", NAME).tags
 
 
 def test_a_private_repository_is_private(hub, folder):
