@@ -404,29 +404,38 @@ def _is_empty(value: Any) -> bool:
     return value is None or (value == 0 and not isinstance(value, bool))
 
 
-def _leaves(mapping: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    """Returns the leaves of nested mappings by their path; none that is empty."""
+def _leaves(
+    mapping: Mapping[str, Any], path: tuple[str, ...] = (), empty: bool = False
+) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of nested mappings by their path; those that are empty only if `empty`."""
     leaves: dict[tuple[str, ...], Any] = {}
     for name, value in mapping.items():
         if isinstance(value, Mapping):
-            leaves |= _leaves(value, (*path, name))
-        elif not _is_empty(value):
+            leaves |= _leaves(value, (*path, name), empty)
+        elif empty or not _is_empty(value):
             leaves[*path, name] = value
     return leaves
 
 
 def _pivot(mapping: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns nested mappings as the rows of one table, "" naming each row."""
-    leaves = _leaves(mapping)
-    last = all(len(path) == 3 for path in leaves)
-    cells = {(path[:-1], path[-1]) if last else (path[1:], path[0]): v for path, v in leaves.items()}
+    last = all(len(path) == 3 for path in _leaves(mapping))
+
+    def place(path: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+        return (path[:-1], path[-1]) if last else (path[1:], path[0])
+
+    cells = {place(path): value for path, value in _leaves(mapping).items()}
     columns = dict.fromkeys(column for _, column in cells)
+    filled = {row for row, _ in cells}
+    # In the report's own order, which a figure that is empty in the first column would upset.
+    rows = dict.fromkeys(place(path)[0] for path in _leaves(mapping, empty=True))
     return [
         {
             "": ": ".join(label(name, *row[:i]) for i, name in enumerate(row)),
             **{column: cells.get((row, column)) for column in columns},
         }
-        for row in dict.fromkeys(row for row, _ in cells)
+        for row in rows
+        if row in filled
     ]
 
 

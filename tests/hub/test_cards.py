@@ -181,6 +181,12 @@ def test_no_table_is_within_a_table_and_no_figure_is_zero(tmp_path):
         assert name not in made, name
 
 
+def test_figures_keep_the_order_of_the_report():
+    """Also where the first column has none of the first figure."""
+    text = str(report({"bm25": {"a": 0, "b": 1}, "dense": {"a": 2, "b": 3}}))
+    assert text.index("<td>a</td><td></td><td>2</td>") < text.index("<td>b</td><td>1</td><td>3</td>")
+
+
 def test_splits_have_headings_of_their_own(tmp_path):
     reports = {"gating": {"train": {"rows": 3}, "test": {"rows": 4}}}
     with FolderWriter(tmp_path / "toy") as folder:
