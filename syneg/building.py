@@ -7,6 +7,8 @@ they go through.
 from __future__ import annotations
 
 import dataclasses
+import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from syneg.config import ConfigParser, OutputArguments, split_commas
+from syneg.encoders import public_name
 from syneg.errors import InputError, unknown
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.stage import Gating
@@ -35,6 +38,13 @@ from syneg.writing.stage import Mirroring, Writing
 from syneg.writing.strategies import find_strategy
 
 Arguments = TypeVar("Arguments")
+
+_UNTOLD = {
+    *("journal", "mining_cache", "mining_device", "encode_batch_size", "search_block", "engine_options"),
+    *("base_urls", "concurrency", "shard", "dry_run", "dry_run_prompts", "tokens_per_second"),
+    *("teacher_batch_size", "teacher_device", "audit", "audit_encoder"),
+}
+"""Arguments that the command line on a card leaves out."""
 
 
 @dataclass
@@ -375,11 +385,11 @@ def new_card(
     elif dataset is not None:
         card.source = dataset
     else:
-        # Of a folder its name alone: where it lies on the maker's machine is nobody's business.
-        card.source = Path(source).name if Path(source).exists() else source
+        card.source = public_name(source)
     if args is not None:
         card = dataclasses.replace(
             card,
+            command=command_of(args),
             name=args.name,
             version=str(args.version),
             source_datasets=args.source_datasets,
@@ -389,13 +399,37 @@ def new_card(
     return dataclasses.replace(card, repo_id=output.repo_id, seeds={"seed": output.seed})
 
 
+def command_of(args: BuildArguments) -> str:
+    """Returns the command line that makes a data set again: all that is not as by default.
+
+    Where files lie, how fast things go, and what only looks is left out.
+    """
+    words = ["syneg build"]
+    default = type(args)()
+    for one in dataclasses.fields(args):
+        value = getattr(args, one.name)
+        if one.name in _UNTOLD or value == getattr(default, one.name):
+            continue
+        if isinstance(value, str):
+            value = public_name(value)
+        elif isinstance(value, dict):
+            value = json.dumps(value, ensure_ascii=False)
+        elif isinstance(value, list | tuple):
+            value = ",".join(map(str, value))
+        words.append(f"--{one.name} {shlex.quote(str(value))}")
+    return " ".join([*words, "--output FOLDER"])
+
+
 def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[str, Any]) -> DatasetCardInfo:
     """Returns a card with what the stages did, by stage and split."""
     told: dict[str, Any] = {}
     names = {one.name for one in dataclasses.fields(card)}
     for part in parts:
         for stage in part.stages:
-            told |= stage.card()
+            said = stage.card()
+            margins = {**told.get("margins", {}), **said.pop("margins", {})}
+            told |= {name: value for name, value in said.items() if value is not None}
+            told |= {"margins": margins} if margins else {}
             if stage.name in names:
                 # Without the figures of the last run, which differ between equal builds.
                 report = {k: v for k, v in reports[part.split][stage.name].items() if k != "run"}
@@ -407,7 +441,8 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
         for stage in part.stages
         if isinstance(stage, Rows) and (line := stage.limit(part.split))
     ]
-    return dataclasses.replace(card, **told, limits=[*card.limits, *notes, *limits])
+    told |= {"left_out": [*card.left_out, *notes], "limits": [*card.limits, *limits]}
+    return dataclasses.replace(card, **told)
 
 
 def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:

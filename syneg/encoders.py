@@ -29,6 +29,11 @@ def encoder_path(spec: str) -> str:
     return spec
 
 
+def public_name(spec: str) -> str:
+    """Returns what a model may be called in public: where its folder lies is nobody's business."""
+    return Path(spec).name if Path(spec).exists() or Path(spec).is_absolute() else spec
+
+
 def bound_kernel_caches() -> None:
     """Has torch and oneDNN keep few of the kernels that they make on a CPU for every new shape.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from syneg.encoders import public_name
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
@@ -91,6 +93,18 @@ class Gating(Stage):
             tolls.emptied += not draft.row["negatives"] and len(draft.dropped) > dropped
         tolls.added += sum(len(draft.made) for draft in drafts) - made
         return drafts
+
+    def card(self) -> dict[str, Any]:
+        """Returns the teacher and its margins."""
+        args = self.args
+        if "teacher" not in args.wanted or not (args.teacher or self._encoder):
+            return {}
+        teacher = args.teacher or (self._encoder.args.encoder if self._encoder else "")
+        widest = {} if args.teacher_max_margin is None else {"teacher_max_margin": args.teacher_max_margin}
+        return {
+            "teacher": public_name(teacher),
+            "margins": {"teacher_margin": args.teacher_margin, **widest},
+        }
 
     def report(self) -> Tolls:
         """Returns what was kept and dropped, by gate, kind of reason and source."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from syneg.encoders import public_name
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import MinedNegatives, iter_mined, mine
 from syneg.mining.report import MiningReport
@@ -69,6 +71,16 @@ class Mining(Stage):
         at = self._at[pair.query_id, pair.positive_id]
         rows = mined.document_rows[mined.offsets[at] : mined.offsets[at + 1]]
         return source.documents(rows) if len(rows) else []
+
+    def card(self) -> dict[str, Any]:
+        """Returns the encoder and the filters by scores."""
+        args = self.args
+        names = ("relative_margin", "absolute_margin", "min_score", "max_score")
+        margins = {name: value for name in names if (value := getattr(args, name))}
+        if args.rank_from > 1:
+            margins["rank_from"] = args.rank_from
+        encoder = public_name(args.encoder) if self.mined.dense is not None and self.has_encoder else None
+        return {"encoder": encoder, "margins": margins}
 
     def report(self) -> MiningReport:
         """Returns what was kept and dropped, by miner and rule."""
