@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from bm25s.stopwords import STOPWORDS_EN
 
+from syneg.text import letter_runs, search_form, words
+
 QUERY, SHARED, NEW = "q", "s", "n"
 RUN = 3
-"""So many words in a row, not all of them stop words, make a shared passage."""
+"""So many words in a row, not all of them stop words, make a shared passage; twice as many characters in
+scripts without blanks between words."""
 
 LIKE = 0.1
 """Where so large a share of the words is in shared passages, the words that differ are marked too."""
@@ -18,7 +22,6 @@ MAX_WORDS = 1200
 """Longer documents are cut."""
 
 _STOP = frozenset(STOPWORDS_EN)
-_WORDS = re.compile(r"\w+|\W+")
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,8 @@ class Piece:
     marks: str
 
 
-def words(text: str) -> list[str]:
-    """Returns the words of a text, in lower case."""
-    return [word.casefold() for word in re.findall(r"\w+", text)]
-
-
 def content_words(text: str) -> set[str]:
-    """Returns the words of a text that are not stop words."""
+    """Returns the words that a text is searched by, stop words left out."""
     return {word for word in words(text) if word not in _STOP}
 
 
@@ -57,38 +55,63 @@ def mark(text: str, query: str, positive: str | None = None) -> list[Piece]:
         query: The query.
         positive: The positive; None for the positive itself.
     """
-    tokens = _WORDS.findall(text)
-    tokens = tokens[: 2 * MAX_WORDS]
-    wanted = content_words(query)
-    plain = [token.casefold() if token[0].isalnum() or token[0] == "_" else None for token in tokens]
-    shared = _shared(plain, words(positive)) if positive is not None else set()
-    count = sum(word is not None for word in plain)
-    alike = sum(plain[at] is not None for at in shared) >= LIKE * count
-    known = set(words(positive)) if positive is not None and shared and alike else None
+    runs, complete = _runs(text)
+    forms = [search_form(text[start:end]) for start, end in runs]
+    wanted = _asked_for(text, runs, content_words(query))
+    shared: set[int] = set()
+    known: set[str] | None = None
+    if positive is not None:
+        others = [search_form(run) for run in letter_runs(positive)]
+        shared = _shared(forms, others)
+        known = set(others) if shared and len(shared) >= LIKE * len(runs) else None
     pieces: list[Piece] = []
-    for at, (token, word) in enumerate(zip(tokens, plain, strict=True)):
-        marks = [QUERY] if word in wanted else []
+    last = 0
+    for at, (start, end) in enumerate(runs):
+        # What is between two words of a shared passage belongs to it.
+        _add(pieces, text[last:start], SHARED if {at - 1, at} <= shared else "")
+        marks = [QUERY] if at in wanted else []
         marks += [SHARED] if at in shared else []
-        marks += [NEW] if word and known is not None and word not in known and word not in _STOP else []
-        _add(pieces, token, " ".join(marks))
-    if len("".join(tokens)) < len(text):
-        _add(pieces, " …", "")
+        marks += [NEW] if known is not None and forms[at] not in known and forms[at] not in _STOP else []
+        _add(pieces, text[start:end], " ".join(marks))
+        last = end
+    _add(pieces, text[last:] if complete else " …", "")
     return pieces
 
 
-def _shared(plain: list[str | None], positive: list[str]) -> set[int]:
-    """Returns the tokens, words and what is between them, of the runs that the positive has too."""
-    runs = {tuple(positive[i : i + RUN]) for i in range(len(positive) - RUN + 1)}
-    runs = {run for run in runs if not _STOP.issuperset(run)}
-    at = [i for i, word in enumerate(plain) if word is not None]
-    shared: set[int] = set()
-    for i in range(len(at) - RUN + 1):
-        if tuple(plain[j] for j in at[i : i + RUN]) in runs:
-            shared.update(range(at[i], at[i + RUN - 1] + 1))
-    return shared
+def _runs(text: str) -> tuple[list[tuple[int, int]], bool]:
+    """Returns where the words of a text are, and whether these are all of them."""
+    runs, end = [], 0
+    found = letter_runs(text)
+    for run in found[:MAX_WORDS]:
+        start = text.index(run, end)
+        end = start + len(run)
+        runs.append((start, end))
+    return runs, len(found) <= MAX_WORDS
+
+
+def _asked_for(text: str, runs: list[tuple[int, int]], wanted: set[str]) -> set[int]:
+    """Returns the runs that hold a word of the query; without blanks a word is two characters in a row."""
+    found = {i for i, (start, end) in enumerate(runs) if not wanted.isdisjoint(words(text[start:end]))}
+    for i, ((start, end), (after, last)) in enumerate(pairwise(runs)):
+        if end == after and not wanted.isdisjoint(words(text[start:last])):
+            found |= {i, i + 1}
+    return found
+
+
+def _shared(forms: list[str], others: list[str]) -> set[int]:
+    """Returns the words of the runs that the positive has too."""
+    length = RUN if sum(len(form) == 1 for form in forms) * 2 <= len(forms) else 2 * RUN
+    runs = {run for run in _windows(others, length) if not _STOP.issuperset(run)}
+    return {at for i, run in enumerate(_windows(forms, length)) if run in runs for at in range(i, i + length)}
+
+
+def _windows(forms: list[str], length: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(forms[i:] for i in range(length)), strict=False)
 
 
 def _add(pieces: list[Piece], text: str, marks: str) -> None:
+    if not text:
+        return
     if pieces and pieces[-1].marks == marks:
         pieces[-1] = Piece(pieces[-1].text + text, marks)
     else:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from syneg.inspect.marks import overlap, words
+from syneg.inspect.marks import overlap
 from syneg.rows import SYNTHETIC
+from syneg.text import letter_runs
 
 POSITIVE = "positive"
 BINS = 32
@@ -73,7 +74,11 @@ def measure_rows(rows: list[dict[str, Any]], encoder: Any = None) -> list[Measur
             words alone.
     """
     measures = [
-        _measure("length", "words", _values(rows, lambda _, text: float(len(words(text))))),
+        _measure(
+            "length",
+            "words; characters where the script has no blanks between words",
+            _values(rows, lambda _, text: float(len(letter_runs(text)))),
+        ),
         _measure(
             OVERLAP,
             "share of the query's words, stop words left out, that the document has",

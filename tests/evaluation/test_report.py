@@ -12,7 +12,7 @@ from syneg.errors import InputError
 from syneg.evaluation.comparison import Comparison, Run
 from syneg.evaluation.metrics import QueryScores
 from syneg.evaluation.report.charts import make_axis
-from syneg.evaluation.report.page import headline, query_examples, render, training_plots
+from syneg.evaluation.report.page import conclusion, query_examples, render, training_plots
 from syneg.evaluation.significance import Difference
 from syneg.evaluation.summary import Line, summarise
 from syneg.evaluation.work import mean_series, run_time, training_courses, work_of, work_table
@@ -175,7 +175,7 @@ def test_curves_are_means_over_seeds():
 
 def test_the_page_opens_with_what_differs_by_how_much_and_how_sure():
     comparison = make_comparison()
-    first, second = headline(comparison, summarise(comparison))
+    first, second = conclusion(comparison, summarise(comparison))
     # Four queries, +.6 +.1 -.5 0: a mean of .05, and nothing that a test could be sure of.
     assert first.startswith("hybrid scores 0.0500 nDCG@10 above dense (95% interval -")
     assert first.endswith("4 queries): it may be chance.")
@@ -194,14 +194,16 @@ def test_of_several_arms_the_best_of_those_that_are_sure_is_named():
     base = Line("dense", {}, {}, {}, None, None, None)
     lines = [line("zero-shot", -0.2, 0.0001), base]
     lines += [line("lucky", 0.09, 0.3), line("good", 0.05, 0.01), line("fair", 0.02, 0.02)]
-    assert headline(comparison, lines) == [
+    assert conclusion(comparison, lines) == [
         "2 of the 3 other arms differ from dense by more than chance would make.",
         "good scores 0.0500 nDCG@10 above dense (95% interval +0.0400 to +0.0600, p = 0.010, 100 queries).",
         "dense scores 0.2000 nDCG@10 above the model before training "
         "(95% interval +0.1900 to +0.2100, p < 0.001, 100 queries).",
     ]
-    assert "None of the 2 other arms differs" in headline(comparison, [*lines[:3], line("x", -0.1, 0.2)])[0]
-    assert headline(comparison, lines[2:]) == ["Nothing is tested: the baseline, dense, has no finished run."]
+    assert "None of the 2 other arms differs" in conclusion(comparison, [*lines[:3], line("x", -0.1, 0.2)])[0]
+    assert conclusion(comparison, lines[2:]) == [
+        "Nothing is tested: the baseline, dense, has no finished run."
+    ]
 
 
 def test_what_was_logged_once_is_a_dot():

@@ -87,6 +87,24 @@ def test_marks():
     assert mark("word " * 5000, query)[-1].text.endswith("…")
 
 
+def test_marks_in_scripts_without_blanks():
+    query, positive = "電気ケトルの洗い方", "電気ケトルは酢を沸かして水垢を落とす。"
+    text = "電気ケトルは酢を沸かして茶を入れる。"
+    pieces = mark(text, query, positive)
+    assert "".join(piece.text for piece in pieces) == text
+    assert "".join(joined(pieces, QUERY)) == "電気ケトル"
+    assert "".join(joined(pieces, SHARED)) == "電気ケトルは酢を沸かして"
+    assert "".join(joined(pieces, NEW)) == "茶入れる"
+    assert joined(mark("猫は魚を好む。", query, positive), QUERY) == []
+    assert overlap(query, text) == pytest.approx(4 / 8)
+    korean = mark("전기 주전자를 닦았다", "주전자 닦는 법", "주전자를 닦는다")
+    assert "".join(joined(korean, QUERY)) == "주전자를"
+    rows = [make_row("q", query, "p", positive, [make_negative("猫は魚を好む。", "bm25")])]
+    length, overlaps = measure_rows(rows)
+    assert [d.median for d in length.distributions] == [18, 6]
+    assert [d.median for d in overlaps.distributions] == [pytest.approx(4 / 8), 0]
+
+
 def test_overlap():
     assert overlap("where is the zebra", "A ZEBRA.") == pytest.approx(1 / 2)
     assert overlap("the", "x") == 0.0

@@ -105,7 +105,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5, folder: st
     scores, differences = _axes(lines)
     return environment.get_template("report.html.j2").render(
         style=style,
-        headline=headline(comparison, lines),
+        headline=conclusion(comparison, lines),
         configurations=_configurations(comparison, folder) if folder is not None else {},
         format_interval=format_interval,
         style_hash=f"sha256-{digest}",
@@ -136,7 +136,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5, folder: st
     )
 
 
-def headline(comparison: Comparison, lines: list[Line]) -> list[str]:
+def conclusion(comparison: Comparison, lines: list[Line]) -> list[str]:
     """Returns what the comparison comes to in sentences: what differs, by how much, and how sure that is."""
     settings = comparison.settings
     baseline, metric = settings["baseline"], METRICS[settings["metric"]]
