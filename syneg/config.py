@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import yaml
 from transformers.hf_argparser import HfArgumentParser
@@ -81,15 +81,11 @@ class ConfigParser(HfArgumentParser):
         for dataclass_type in self.dataclass_types:
             names = {field.name for field in dataclass_type.__dataclass_fields__.values() if field.init}
             given = {k: v for k, v in values.items() if k in names}
-            try:
-                filled.append(dataclass_type(**given))
-            except TypeError:
-                hints = get_type_hints(dataclass_type)
-                null = [name for name, value in given.items() if value is None]
-                wrong = [name for name in null if type(None) not in get_args(hints[name])]
-                if not wrong:
-                    raise
-                raise InputError(f"--{wrong[0]} must not be null; give a value, or leave it out.") from None
+            hints = get_type_hints(dataclass_type)
+            for name, value in given.items():
+                if value is None and hints[name] in (int, float, bool):
+                    raise InputError(f"--{name} must not be null; give a value, or leave it out.")
+            filled.append(dataclass_type(**given))
         return tuple(filled)
 
     def _tokens(self, config: Mapping[str, tuple[Any, str]]) -> list[str]:
