@@ -83,6 +83,7 @@ class PairLines:
         self._required = ("query_id", document, *required)
         self._optional = optional
         self._index = LocationIndex()
+        self._forms = LocationIndex()
         self._last: tuple[Any, dict[str, Any] | None] = (None, None)
         self._choices = choices or {}
         self._file = _seekable(path)
@@ -99,7 +100,9 @@ class PairLines:
                         f"{path}, line {number}: a second line for query {query_id!r} and "
                         f"document {document_id!r}; leave one."
                     )
-                self._index.add(place_of(*_forms(query_id, document_id), count), offset)
+                self._index.add(place_of(query_id, document_id, count), offset)
+                if not count and not (query_id.isascii() and document_id.isascii()):
+                    self._forms.add(place_of(*_in_one_form(query_id, document_id), 0), offset)
                 self.lines += 1
             offset += len(line)
         if not self.lines:
@@ -113,28 +116,36 @@ class PairLines:
         return self._last[1]
 
     def _read(self, query_id: str, document_id: str, number: int) -> dict[str, Any] | None:
-        forms = _forms(query_id, document_id)
-        found: dict[tuple[str, str], dict[str, Any]] = {}
-        for offset in self._index.get(place_of(*forms, number)):
-            self._file.seek(offset)
-            record = _record(self._file.readline(), str(self.path))
-            ids = (record["query_id"], record[self._document])
-            if ids == (query_id, document_id):
+        ids = self._as_written(query_id, document_id)
+        for offset in self._index.get(place_of(*ids, number)):
+            record = self._record_at(offset)
+            if (record["query_id"], record[self._document]) == ids:
                 return record
-            if _forms(*ids) == forms:
-                found[ids] = record
-        # Of several that differ in form only it may be any.
-        return next(iter(found.values())) if len(found) == 1 else None
+        return None
 
     def count(self, query_id: str, document_id: str) -> int:
         """Returns how many lines a pair has."""
-        number, forms = 0, _forms(query_id, document_id)
-        while places := self._index.get(place_of(*forms, number)):
-            # Those of ids that differ in form only are found in one place.
-            if len(places) > 1 and self._read(query_id, document_id, number) is None:
-                break
+        number, ids = 0, self._as_written(query_id, document_id)
+        while self._index.get(place_of(*ids, number)):
             number += 1
         return number
+
+    def _as_written(self, query_id: str, document_id: str) -> tuple[str, str]:
+        """Returns the ids under which the pair's lines stand: its own, or those of another Unicode form."""
+        own = query_id, document_id
+        if all(map(str.isascii, own)) or self._index.get(place_of(*own, 0)):
+            return own
+        places = self._forms.get(place_of(*_in_one_form(*own), 0))
+        # Of several that differ in form only it may be any.
+        if len(places) != 1:
+            return own
+        record = self._record_at(places[0])
+        ids = record["query_id"], record[self._document]
+        return ids if _in_one_form(*ids) == _in_one_form(*own) else own
+
+    def _record_at(self, offset: int) -> dict[str, Any]:
+        self._file.seek(offset)
+        return _record(self._file.readline(), str(self.path))
 
     def close(self) -> None:
         """Closes the file."""
@@ -161,7 +172,7 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     return {name: whole_text(value) if isinstance(value, str) else value for name, value in record.items()}
 
 
-def _forms(query_id: str, document_id: str) -> tuple[str, str]:
+def _in_one_form(query_id: str, document_id: str) -> tuple[str, str]:
     """Returns ids in one Unicode form."""
     return unicodedata.normalize("NFC", query_id), unicodedata.normalize("NFC", document_id)
 
