@@ -48,11 +48,12 @@ def open_binary(path: str | Path) -> BinaryIO:
     """
     path = Path(path)
     try:
-        if path.suffix not in COMPRESSED:
+        ending = path.suffix.lower()
+        if ending not in COMPRESSED:
             return open(path, "rb")
         # Opened first: an error then names the reason as for any other file.
         raw = open(path, "rb")  # noqa: SIM115
-        return io.BufferedReader(cast(Any, pa.CompressedInputStream(raw, COMPRESSED[path.suffix])))
+        return io.BufferedReader(cast(Any, pa.CompressedInputStream(raw, COMPRESSED[ending])))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}).") from None
 

@@ -179,7 +179,7 @@ def _in_one_form(query_id: str, document_id: str) -> tuple[str, str]:
 
 def _seekable(path: Path) -> IO[bytes]:
     """Opens a file for reading at any place; a compressed one is unpacked beside, and gone when closed."""
-    if path.suffix not in COMPRESSED:
+    if path.suffix.lower() not in COMPRESSED:
         return open_binary(path)
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115
     try:

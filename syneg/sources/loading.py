@@ -35,6 +35,8 @@ from syneg.sources.source import CORPUS_FEATURES, QUERY_FEATURES, TRAIN, Qrels, 
 from syneg.sources.tables import TAKEN, format_of, plain_name, read_table, rows_in_memory
 
 TEXT_FILES = (".txt", ".md")
+# What `datasets` writes beside its own files.
+_OF_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _SPLIT_WORDS = {
     "train": TRAIN,
     "training": TRAIN,
@@ -144,15 +146,26 @@ def _read_folder(folder: Path, skip: bool, query_column: str | None, positive_co
         documents = cached_dataset(jsonl_records, corpus, CORPUS_FEATURES)
         return _checked(RawSource(name, documents, None, {}, {"corpus": corpus}), skip)
     files = _files(folder)
-    tables = [path for path in files if format_of(path) is not None and path.name != "dataset_info.json"]
+    tables = [path for path in files if format_of(path) is not None and path.name not in _OF_DATASETS]
+    texts = [path for path in files if path.suffix.lower() in TEXT_FILES]
     if tables:
-        return _read_tables(name, folder, tables, query_column, positive_column)
-    if any(path.suffix.lower() in TEXT_FILES for path in files):
+        source = _read_tables(name, folder, tables, query_column, positive_column)
+        return _noting_others(source, files, tables)
+    if texts:
         documents = cached_dataset(text_files, folder, CORPUS_FEATURES)
-        return _checked(RawSource(name, documents, None, {}), skip)
+        return _noting_others(_checked(RawSource(name, documents, None, {}), skip), files, texts)
     endings = sorted({path.suffix or path.name for path in files})
     seen = f"it holds {', '.join(endings)[:100]}" if files else "it is empty"
     raise InputError(f"{folder}: no source: {seen}. {TAKEN} {BEIR_LAYOUT}")
+
+
+def _noting_others(source: Source, files: list[Path], read: list[Path]) -> Source:
+    """Notes how many files of a folder were not read."""
+    others = {path for path in files if path.stem.upper() != "README"} - set(read)
+    if others:
+        endings = ", ".join(sorted({path.suffix or path.name for path in others}))
+        source.notes.append(f"{source.name}: {len(others):,} other files are not read ({endings[:100]}).")
+    return source
 
 
 def _files(folder: Path) -> list[Path]:

@@ -35,6 +35,7 @@ POSITIVE_COLUMNS = (
     "sentence2",
     "text",
 )
+LISTS_OF_POSITIVES = ("positives", "pos")
 TEXT_COLUMNS = ("text", "contents", "content", "body", "passage", "document", "context", "abstract")
 QUERY_ID_COLUMNS = ("query_id", "queryid", "qid", "question_id", "anchor_id")
 DOCUMENT_ID_COLUMNS = (
@@ -64,6 +65,11 @@ class PairColumns:
     title: str | None
     score: str | None
     negatives: list[str]
+
+    @property
+    def positive_is_list(self) -> bool:
+        """Whether the column may hold several positives, by its name."""
+        return self.positive.strip().casefold() in LISTS_OF_POSITIVES
 
 
 @dataclass(frozen=True)
@@ -241,7 +247,8 @@ class PairsReader:
         query = text_of(record[columns.query], columns.query, where)
         title = text_of(record.get(columns.title), columns.title, where) if columns.title else ""
         given = record[columns.positive]
-        several = isinstance(given, list | tuple)
+        # A list elsewhere is a text in parts, or answers among which nobody has chosen.
+        several = columns.positive_is_list and isinstance(given, list | tuple)
         positives = [text_of(text, columns.positive, where) for text in (given if several else [given])]
         negatives = [text for name in columns.negatives for text in _texts(record.get(name), name, where)]
         relevance: float = 1

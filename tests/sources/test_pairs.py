@@ -113,7 +113,7 @@ def test_what_could_mean_several_things_is_asked(tmp_path: Path) -> None:
 def test_ids_titles_and_lists(tmp_path: Path) -> None:
     rows = [
         {"query_id": 7, "query": "a", "doc_id": "x", "title": "T", "positive": "one"},
-        {"query_id": 8, "query": "b", "doc_id": "y", "title": None, "positive": ["two"]},
+        {"query_id": 8, "query": "b", "doc_id": "y", "title": None, "positive": "two"},
     ]
     source = load_source(write(tmp_path / "a.jsonl", rows))
     assert source.qrels["train"] == {"7": {"x": 1}, "8": {"y": 1}}
@@ -188,6 +188,9 @@ def test_a_folder_of_files_by_split(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.parquet", rows)
     (tmp_path / "README.md").write_text("A card.")
     source = load_source(tmp_path)
+    assert not source.notes
+    (tmp_path / "notes.txt").write_text("A text.")
+    assert load_source(tmp_path).notes == [f"{tmp_path.name}: 1 other files are not read (.txt)."]
     assert texts(source, "train") == EXPECTED[:3] and texts(source, "test") == EXPECTED[3:]
 
 
@@ -202,7 +205,7 @@ def test_a_folder_of_files_by_split(tmp_path: Path) -> None:
         ("a.csv", "", "there is no row in it"),
         ("a.csv", "question,answer\n", "there is no row in it"),
         ("a.jsonl", '[{"question": "q"}]', r"a\.jsonl, line 1: expected a JSON object, found a list"),
-        ("a.jsonl", '{"question": "q", "answer": ["a", 3]}', r"line 1: 'answer' must be a text, found 3"),
+        ("a.jsonl", '{"question": "q", "answer": ["a", 3]}', r"line 1: 'answer' must be a text, found \['a'"),
         ("a.jsonl", '{"question": "q", "answer": {"text": "a"}}', "line 1: 'answer' must be a text"),
         (
             "a.jsonl",
