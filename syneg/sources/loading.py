@@ -15,7 +15,7 @@ import pandas as pd
 from datasets import Dataset
 
 from syneg.errors import InputError, unknown
-from syneg.reading import columns_seen, id_of, json_lines, read_text, text_of
+from syneg.reading import columns_seen, id_of, json_lines, read_text, reason, text_of
 from syneg.sources.cutting import cut_test
 from syneg.sources.pairs import DocumentColumns, PairsReader, columns_of
 from syneg.sources.readers import (
@@ -120,9 +120,14 @@ def _load(text: str, skip: bool, query_column: str | None, positive_column: str 
     path = Path(text)
     if text.startswith("mteb:"):
         return _checked(read_mteb(text.removeprefix("mteb:")), skip)
-    if path.is_dir():
+    try:
+        # An empty path would be the folder that one is in.
+        is_folder, is_file = bool(text) and path.is_dir(), path.is_file()
+    except OSError as error:  # a name that is too long
+        raise InputError(f"source {text[:80]!r}: no such folder or file ({reason(error)}).") from None
+    if is_folder:
         return _read_folder(path, skip, query_column, positive_column)
-    if path.is_file():
+    if is_file:
         return _read_tables(plain_name(path), path, [path], query_column, positive_column)
     if text == "pydocs":
         from syneg.sources.pydocs import pydocs_source
