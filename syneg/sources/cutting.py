@@ -6,12 +6,10 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from syneg.errors import InputError
-from syneg.sources.source import TEST, TRAIN, Qrels, Source, document_text
+from syneg.sources.overlap import joined
+from syneg.sources.source import TEST, TRAIN, Qrels, Source
 from syneg.text import text_keys
 
 
@@ -63,27 +61,15 @@ def cut_test(source: Source, share: float, seed: int = 0) -> Source:
     return replace(source, qrels={**source.qrels, **parts}, notes=[*source.notes, f"{note}."])
 
 
-def _groups(source: Source, queries: list[str], relevant: dict[str, list[str]]) -> list[list[str]]:
-    """Returns the queries, those that must stay together in one list."""
-    rows = source.query_ids.get_indexer(queries)
-    judged = [(i, document) for i, query in enumerate(queries) for document in relevant[query]]
-    document_rows = source.document_ids.get_indexer([document for _, document in judged])
-    part = source.corpus.select(np.unique(document_rows).tolist())
-    keys = text_keys(
-        document_text(title, text) for title, text in zip(part["title"], part["text"], strict=True)
-    )
-    by_row = dict(zip(np.unique(document_rows).tolist(), keys.tolist(), strict=True))
-    asked = text_keys(source.queries.select(rows.tolist())["text"])
-    nodes = [("q", key) for key in asked.tolist()] + [("d", by_row[row]) for row in document_rows.tolist()]
-    codes, names = pd.factorize(pd.Series(nodes, dtype=object))
-    starts = codes[: len(queries)]
-    left = starts[np.array([i for i, _ in judged], dtype=int)]
-    edges = coo_array((np.ones(len(judged)), (left, codes[len(queries) :])), shape=(len(names), len(names)))
-    _, labels = connected_components(edges, directed=False)
-    groups: dict[int, list[str]] = {}
-    for query, label in zip(queries, labels[starts].tolist(), strict=True):
-        groups.setdefault(label, []).append(query)
-    return list(groups.values())
+def _groups(source: Source, queries: list[str], relevant: dict[str, list[str]]) -> list[set[str]]:
+    """Returns the queries, those that must stay together in one group."""
+    asked = text_keys(source.queries.select(source.query_ids.get_indexer(queries).tolist())["text"])
+    judged = [
+        (query, key, d) for query, key in zip(queries, asked.tolist(), strict=True) for d in relevant[query]
+    ]
+    rows, at = np.unique(source.document_ids.get_indexer([d for *_, d in judged]), return_inverse=True)
+    documents = text_keys(source.documents(rows.tolist()))[at].tolist()
+    return joined((query, key, document) for (query, key, _), document in zip(judged, documents, strict=True))
 
 
 def _place(seed: int, query: str) -> str:

@@ -88,12 +88,24 @@ def held_back_names(judged: Iterable[tuple[str, Hashable, Hashable]], share: flo
         judged: Of each pair the name of its query, and what its query and its document are known by.
         share: The share of the names that is to be held back.
     """
+    groups = joined(judged)
+    most = max(1, share * len(set().union(*groups)))
+    held = (group for group in groups if len(group) <= most and hash_share(min(group)) < share)
+    return set().union(*held)
+
+
+def joined(judged: Iterable[tuple[str, Hashable, Hashable]]) -> list[set[str]]:
+    """Returns groups of names: those that a query or a document joins, directly or over others.
+
+    Args:
+        judged: Of each pair the name of its query, and what its query and its document are known by.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     judged = list(judged)
     if not judged:
-        return set()
+        return []
     names, *sides = zip(*judged, strict=True)
     queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in sides)
     documents = documents + queries.max() + 1
@@ -103,9 +115,7 @@ def held_back_names(judged: Iterable[tuple[str, Hashable, Hashable]], share: flo
     groups: dict[int, set[str]] = {}
     for name, label in zip(names, labels.tolist(), strict=True):
         groups.setdefault(label, set()).add(name)
-    most = max(1, share * len(set(names)))
-    held = (group for group in groups.values() if len(group) <= most and hash_share(min(group)) < share)
-    return set().union(*held)
+    return list(groups.values())
 
 
 def hash_share(name: str) -> float:
