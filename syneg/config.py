@@ -82,10 +82,18 @@ class ConfigParser(HfArgumentParser):
             names = {field.name for field in dataclass_type.__dataclass_fields__.values() if field.init}
             given = {k: v for k, v in values.items() if k in names}
             hints = get_type_hints(dataclass_type)
-            for name, value in given.items():
-                if value is None and hints[name] in (int, float, bool):
+            null = [name for name, value in given.items() if value is None]
+            for name in null:
+                if hints[name] in (int, bool):
                     raise InputError(f"--{name} must not be null; give a value, or leave it out.")
-            filled.append(dataclass_type(**given))
+            try:
+                filled.append(dataclass_type(**given))
+            except TypeError:
+                # A comparison with null, of a key that says nothing of null.
+                wrong = next((name for name in null if hints[name] is float), None)
+                if wrong is None:
+                    raise
+                raise InputError(f"--{wrong} must not be null; give a value, or leave it out.") from None
         return tuple(filled)
 
     def _tokens(self, config: Mapping[str, tuple[Any, str]]) -> list[str]:
