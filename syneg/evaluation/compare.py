@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
@@ -129,27 +128,17 @@ def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str
     """Returns the source with a split of held-back queries, and their ids.
 
     Queries that are joined by a relevant document, or by an equal text (Unicode form, case and blanks
-    aside), go to one side together; see `held_back_names`.
+    aside), go to one side together; see `syneg.sources.cutting.held_back`.
 
     Raises:
         InputError: Where the split is missing, or none or all of its queries would be held back.
     """
     from dataclasses import replace
 
-    from syneg.sources.overlap import held_back_names
-    from syneg.text import text_keys
+    from syneg.sources.cutting import held_back, query_groups
 
     qrels = source.judgements(split)
-    judged = [(query, d) for query, documents in qrels.items() for d, s in documents.items() if s > 0]
-    rows = source.query_ids.get_indexer([query for query, _ in judged])
-    places, at = np.unique(rows, return_inverse=True)
-    asked = text_keys(source.queries.select(places.tolist())["text"])[at].tolist()
-    places, at = np.unique(source.document_ids.get_indexer([d for _, d in judged]), return_inverse=True)
-    documents = text_keys(source.documents(places.tolist()))[at].tolist()
-    named = list(zip([query for query, _ in judged], asked, documents, strict=True))
-    # A query without anything relevant is joined to no other.
-    lonely = [(query, query, query) for query in qrels.keys() - {query for query, _ in judged}]
-    held = held_back_names([*named, *lonely], share)
+    held = held_back(query_groups(source, qrels), share)
     if not held or len(held) == len(qrels):
         raise InputError(
             f"--held_back {share} holds back {len(held)} of the {len(qrels)} queries of split {split!r}; "

@@ -1,14 +1,17 @@
-"""Cutting a test split from the training split, so that no document is relevant on both sides."""
+"""Parting a split's queries, for a test split or to be held back, so that no document is on both sides."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from syneg.errors import InputError
-from syneg.sources.overlap import joined
 from syneg.sources.source import TEST, TRAIN, Qrels, Source
 from syneg.text import text_keys
 
@@ -33,11 +36,10 @@ def cut_test(source: Source, share: float, seed: int = 0) -> Source:
     if TEST in source.qrels:
         raise InputError(f"{source.name}: it has a split {TEST!r}; leave out --test_share, or the split.")
     qrels = source.judgements(TRAIN)
-    relevant = {query: [d for d, r in docs.items() if r > 0] for query, docs in qrels.items()}
-    queries = [query for query, documents in relevant.items() if documents]
+    queries = [query for query, scores in qrels.items() if any(score > 0 for score in scores.values())]
     if not queries:
         raise InputError(f"{source.name}: split {TRAIN!r} has no judgement above 0 to cut a test split from.")
-    groups = _groups(source, queries, relevant)
+    groups = query_groups(source, {query: qrels[query] for query in queries})
     wanted = max(1, round(share * len(queries)))
     chosen: set[str] = set()
     # A group goes as a whole or not at all; one that is too large for the test split is passed over.
@@ -61,15 +63,61 @@ def cut_test(source: Source, share: float, seed: int = 0) -> Source:
     return replace(source, qrels={**source.qrels, **parts}, notes=[*source.notes, f"{note}."])
 
 
-def _groups(source: Source, queries: list[str], relevant: dict[str, list[str]]) -> list[set[str]]:
-    """Returns the queries, those that must stay together in one group."""
-    asked = text_keys(source.queries.select(source.query_ids.get_indexer(queries).tolist())["text"])
-    judged = [
-        (query, key, d) for query, key in zip(queries, asked.tolist(), strict=True) for d in relevant[query]
-    ]
-    rows, at = np.unique(source.document_ids.get_indexer([d for *_, d in judged]), return_inverse=True)
+def query_groups(source: Source, qrels: Qrels) -> list[set[str]]:
+    """Returns the queries of qrels, those in one set that share a relevant document, directly or over others.
+
+    A query and a document are their texts as well as their ids (Unicode form, case and blanks aside). A query
+    without anything relevant is joined to no other.
+    """
+    judged = [(query, d) for query, scores in qrels.items() for d, score in scores.items() if score > 0]
+    rows, at = np.unique(source.query_ids.get_indexer([query for query, _ in judged]), return_inverse=True)
+    asked = text_keys(source.queries.select(rows.tolist())["text"])[at].tolist()
+    rows, at = np.unique(source.document_ids.get_indexer([d for _, d in judged]), return_inverse=True)
     documents = text_keys(source.documents(rows.tolist()))[at].tolist()
-    return joined((query, key, document) for (query, key, _), document in zip(judged, documents, strict=True))
+    joined = joined_names(zip([query for query, _ in judged], asked, documents, strict=True))
+    return [*joined, *({query} for query in qrels.keys() - {query for query, _ in judged})]
+
+
+def joined_names(judged: Iterable[tuple[str, Hashable, Hashable]]) -> list[set[str]]:
+    """Returns the names of queries, those in one set that are joined by an equal query or document.
+
+    Args:
+        judged: Of each pair the name of its query, and what its query and its document are known by.
+    """
+    judged = list(judged)
+    if not judged:
+        return []
+    names, *sides = zip(*judged, strict=True)
+    queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in sides)
+    documents = documents + queries.max() + 1
+    number = documents.max() + 1
+    edges = coo_array((np.ones(len(names), dtype=bool), (queries, documents)), shape=(number, number))
+    _, labels = connected_components(edges, directed=False)
+    groups: dict[int, set[str]] = {}
+    for name, label in zip(names, labels[queries].tolist(), strict=True):
+        groups.setdefault(label, set()).add(name)
+    return list(groups.values())
+
+
+def held_back(groups: Iterable[set[str]], share: float) -> set[str]:
+    """Returns which queries are held back: whole groups, so that no document is on both sides.
+
+    Which is told by a hash of the first of a group's names, and so hangs neither on the order nor on a seed;
+    a group of more than the share of all names is not held back.
+
+    Args:
+        groups: The queries' names, those that must stay together in one set.
+        share: The share of them that is to be held back.
+    """
+    groups = list(groups)
+    most = max(1, share * sum(map(len, groups)))
+    return set().union(*(g for g in groups if len(g) <= most and hash_share(min(g)) < share))
+
+
+def hash_share(name: str) -> float:
+    """Returns a number from 0 to below 1 that hangs on the name alone, evenly spread."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 def _place(seed: int, query: str) -> str:

@@ -1,13 +1,8 @@
-"""What two parts of a source share: documents that are relevant in both, and how to part without any."""
+"""What two splits of a source share: judgements of documents that are relevant in both."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-
-import numpy as np
-import pandas as pd
 
 from syneg.sources.source import Source
 from syneg.text import text_keys
@@ -75,50 +70,3 @@ def shared_judgements(source: Source, split: str, other: str = "train") -> Overl
     return Overlap(
         split, other, len(judged), len(shared), frozenset(query for query, _ in judged), frozenset(shared)
     )
-
-
-def held_back_names(judged: Iterable[tuple[str, Hashable, Hashable]], share: float) -> set[str]:
-    """Returns which queries are held back, so that they share no query and no document with the others.
-
-    What is joined by a query or a document, directly or over others, stays on one side. Which side is told
-    by a hash of the first of its names, and so hangs neither on the order nor on a seed; what is joined in
-    more than the share of all names is not held back.
-
-    Args:
-        judged: Of each pair the name of its query, and what its query and its document are known by.
-        share: The share of the names that is to be held back.
-    """
-    groups = joined(judged)
-    most = max(1, share * len(set().union(*groups)))
-    held = (group for group in groups if len(group) <= most and hash_share(min(group)) < share)
-    return set().union(*held)
-
-
-def joined(judged: Iterable[tuple[str, Hashable, Hashable]]) -> list[set[str]]:
-    """Returns groups of names: those that a query or a document joins, directly or over others.
-
-    Args:
-        judged: Of each pair the name of its query, and what its query and its document are known by.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    judged = list(judged)
-    if not judged:
-        return []
-    names, *sides = zip(*judged, strict=True)
-    queries, documents = (pd.factorize(pd.Series(side, dtype=object))[0] for side in sides)
-    documents = documents + queries.max() + 1
-    number = documents.max() + 1
-    edges = coo_array((np.ones(len(names), dtype=bool), (queries, documents)), shape=(number, number))
-    labels = connected_components(edges, directed=False)[1][queries]
-    groups: dict[int, set[str]] = {}
-    for name, label in zip(names, labels.tolist(), strict=True):
-        groups.setdefault(label, set()).add(name)
-    return list(groups.values())
-
-
-def hash_share(name: str) -> float:
-    """Returns a number from 0 to below 1 that hangs on the name alone, evenly spread."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64

@@ -19,7 +19,7 @@ from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
-from syneg.sources.overlap import hash_share
+from syneg.sources.cutting import hash_share
 from syneg.stages import Draft
 from syneg.writing.stage import Mirroring
 
