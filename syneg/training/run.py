@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from syneg.errors import InputError
+from syneg.evaluation.metrics import worse_line
 
 if TYPE_CHECKING:
     from syneg.training.arguments import ContrastiveArguments
@@ -63,10 +64,18 @@ class TrainArguments:
     held_out_documents: int | None = field(
         default=None, metadata={"help": "Rank so many documents only: the judged ones, and others at random."}
     )
+    save_best: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the queries that are held back from training, with the documents relevant to "
+            "them, and measured on after each epoch; the best epoch's model is kept. 0 keeps the last one."
+        },
+    )
     patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations without a better one (with load_best_model_at_end)."
+            "help": "Stop after so many evaluations without a better one (with save_best or "
+            "load_best_model_at_end)."
         },
     )
     lora_rank: int = field(default=0, metadata={"help": "Rank of LoRA adapters; 0 trains all weights."})
@@ -113,11 +122,19 @@ def run(script: TrainArguments, training: ContrastiveArguments) -> Path:
 
 
 def measure(trainer: ContrastiveTrainer, when: str) -> None:
-    """Measures retrieval on the held-out source, where there is one, for the card."""
+    """Measures retrieval on what is held out or held back, where there is any, for the card.
+
+    After training it prints one line where the model is worse than the one that training began with.
+    """
     from syneg.training.held_out import summary
 
-    if trainer.evaluator is not None:
-        trainer.report.metrics[when] = summary(trainer.evaluate())
+    if trainer.evaluator is None:
+        return
+    metrics = trainer.report.metrics
+    metrics[when] = summary(trainer.evaluate())
+    worse = worse_line(metrics["before"], metrics["after"]) if {"before", "after"} <= metrics.keys() else None
+    if worse and trainer.is_world_process_zero():
+        print(worse)
 
 
 def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
@@ -126,10 +143,18 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     Raises:
         InputError: For a model, data set or argument that cannot be used.
     """
+    from sentence_transformers.sentence_transformer.evaluation import SequentialEvaluator
     from transformers import EarlyStoppingCallback, set_seed
 
     from syneg.training.collator import SyNegCollator
-    from syneg.training.held_out import choose_metric, retrieval_evaluator
+    from syneg.training.held_out import (
+        HELD_BACK,
+        choose_metric,
+        held_back_evaluator,
+        hold_back_rows,
+        keep_best,
+        retrieval_evaluator,
+    )
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
 
@@ -139,6 +164,8 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     # Before the model is loaded: new adapters start from random numbers.
     set_seed(training.seed)
     dataset = load_rows(script)
+    if script.save_best:
+        dataset, held = hold_back_rows(dataset, script.save_best)
     model = load_model(script)
     collator = SyNegCollator(
         model,
@@ -156,7 +183,16 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
             training.seed,
             training.per_device_eval_batch_size,
         )
-        choose_metric(training, kwargs["evaluator"])
+        if not script.save_best:
+            choose_metric(training, kwargs["evaluator"])
+    if script.save_best:
+        by = held_back_evaluator(
+            dataset, held, script.held_out_documents, training.seed, training.per_device_eval_batch_size
+        )
+        keep_best(training)
+        choose_metric(training, by, HELD_BACK)
+        both = [kwargs["evaluator"], by] if "evaluator" in kwargs else [by]
+        kwargs["evaluator"] = SequentialEvaluator(both) if len(both) > 1 else by
     if script.patience is not None:
         kwargs["callbacks"] = [*kwargs.get("callbacks", []), EarlyStoppingCallback(script.patience)]
     trainer = ContrastiveTrainer(
