@@ -79,8 +79,8 @@ class WrittenForPair:
 def written_by(pairs: Iterable[Pair], *arguments: Any, **options: Any) -> Iterator[WrittenForPair]:
     """Yields what each pair came to; arguments are those of `negatives_of`."""
     pairs = list(pairs)
+    outcomes = iter(list(negatives_of(pairs, *arguments, **options).outcomes()))
     generation = negatives_of(pairs, *arguments, **options)
-    outcomes = generation.outcomes()
     for pair, answers in zip(pairs, generation.results(), strict=True):
         result = WrittenForPair(pair, outcomes=[next(outcomes)[1] for _ in answers])
         for answer in answers:
