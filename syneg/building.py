@@ -31,6 +31,8 @@ from syneg.mining.stage import Mining
 from syneg.resources import resource_path
 from syneg.rows import MIRROR, Row, check_rows
 from syneg.sources import Source, SourceArguments, source_of
+from syneg.sources.overlap import shared_judgements
+from syneg.sources.source import TEST
 from syneg.stages import Draft, RowPairs, SizedPairs, Stage, pair_drafts, run
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.negatives import negatives_of
@@ -187,14 +189,17 @@ def source_part(source: Source, split: str, stages: Sequence[Stage]) -> Part:
         InputError: Where the split is missing or holds no positive.
     """
     pairs, skipped = source.pairs(split), source.skipped.get(split, 0)
-    facts = {
+    facts: dict[str, Any] = {
         "pairs": len(pairs),
         "documents": len(source.corpus),
         "judgements_skipped": skipped,
         "notes": source.notes,
     }
     line = f"{split} of {source.name}: {len(pairs):,} pairs, {len(source.corpus):,} documents"
-    return Part(split, pairs, stages, lambda: pair_drafts(pairs), facts, [line, *source.notes])
+    if TEST in source.qrels and split != TEST and (overlap := shared_judgements(source, TEST, split)).shared:
+        facts["overlap"] = [str(overlap)]
+    lines = [line, *source.notes, *facts.get("overlap", [])]
+    return Part(split, pairs, stages, lambda: pair_drafts(pairs), facts, lines)
 
 
 def rows_part(dataset: str, split: str, stages: Callable[[RowPairs], Sequence[Stage]]) -> Part:
@@ -441,6 +446,7 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
         for stage in part.stages
         if isinstance(stage, Rows) and (line := stage.limit(part.split))
     ]
+    limits += [line for part in parts for line in part.facts.get("overlap", [])]
     told |= {"left_out": [*card.left_out, *notes], "limits": [*card.limits, *limits]}
     return dataclasses.replace(card, **told)
 

@@ -109,11 +109,31 @@ def source_from_pairs(
     test_share: float = 0.0,
     seed: int = 0,
 ) -> Source:
-    """Makes a source of pairs in memory; see `Source.from_pairs`."""
+    """Makes a source of pairs in memory, as `load_source` does of a file.
+
+    Args:
+        pairs: A pandas DataFrame or a `datasets.Dataset`; or a list of mappings, or of tuples (query,
+            positive, any number of negatives).
+        name: What the source is called.
+        query_column: The column of the queries; found by its name where it is None.
+        positive_column: The column of the positives, likewise.
+        test_share: Share of the queries that a split "test" is cut from.
+        seed: Seed of that cut.
+
+    Returns:
+        The source, with split "train" (and "test"); its notes say what was left out.
+
+    Raises:
+        InputError: For a row that is no pair; names it by its number, from 0.
+    """
     reader = PairsReader(name, query_column, positive_column)
     reader.read(TRAIN, rows_in_memory(pairs))
     source = reader.source()
     return cut_test(source, test_share, seed) if test_share else source
+
+
+# Here, since it needs the readers, and they need the class.
+Source.from_pairs = staticmethod(source_from_pairs)
 
 
 def _load(text: str, skip: bool, query_column: str | None, positive_column: str | None) -> Source:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -123,6 +123,9 @@ class Source:
     skipped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    from_pairs: ClassVar[Callable[..., Source]]
+    """Makes a source of pairs in memory: `syneg.sources.loading.source_from_pairs`, which reads them."""
+
     @cached_property
     def document_ids(self) -> pd.Index:
         """The documents' ids in the corpus's order."""
@@ -195,36 +198,6 @@ class Source:
 
     def _without_text(self, query_rows: np.ndarray, positive_rows: np.ndarray) -> np.ndarray:
         return self.blank_queries[query_rows] | self.blank_documents[positive_rows]
-
-    @staticmethod
-    def from_pairs(
-        pairs: Any,
-        name: str = "pairs",
-        query_column: str | None = None,
-        positive_column: str | None = None,
-        test_share: float = 0.0,
-        seed: int = 0,
-    ) -> Source:
-        """Makes a source of pairs in memory, as `load_source` does of a file.
-
-        Args:
-            pairs: A pandas DataFrame or a `datasets.Dataset`; or a list of mappings, or of tuples (query,
-                positive, any number of negatives).
-            name: What the source is called.
-            query_column: The column of the queries; found by its name where it is None.
-            positive_column: The column of the positives, likewise.
-            test_share: Share of the queries that a split "test" is cut from.
-            seed: Seed of that cut.
-
-        Returns:
-            The source, with split "train" (and "test"); its notes say what was left out.
-
-        Raises:
-            InputError: For a row that is no pair; names it by its number, from 0.
-        """
-        from syneg.sources.loading import source_from_pairs
-
-        return source_from_pairs(pairs, name, query_column, positive_column, test_share, seed)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the source as a BEIR folder and returns its path.
