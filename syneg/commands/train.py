@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; or 2 after bad input, which is told in one line on stderr.
     """
     from syneg.config import ConfigParser
-    from syneg.training.arguments import ContrastiveArguments
+    from syneg.training.arguments import GuardedArguments
     from syneg.training.run import TrainArguments, run
 
     try:
-        parser = ConfigParser((TrainArguments, ContrastiveArguments), prog="syneg train")  # type: ignore[arg-type]
+        parser = ConfigParser((TrainArguments, GuardedArguments), prog="syneg train")  # type: ignore[arg-type]
         folder = run(*parser.parse(argv))
     except InputError as error:
         # Every process of a launch fails alike; one line is enough.

@@ -118,13 +118,42 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         default=1.0, metadata={"help": "Divides the teacher's scores before the softmax of the KL loss."}
     )
     source_entropy_weight: float = field(
-        default=0.0, metadata={"help": "Weight of CausalNeg's source-blind term (0.05 in its paper)."}
+        default=0.0, metadata={"help": "Weight of our term against telling sources apart; 0.05 was tried."}
     )
     source_entropy_temperature: float = field(
-        default=0.1, metadata={"help": "Temperature of CausalNeg's source-blind term."}
+        default=0.1, metadata={"help": "Temperature of our term against telling sources apart."}
+    )
+    causalneg_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of CausalNeg's entropy term over the synthetic negatives (0.05 in its code), of "
+            "which a row needs several."
+        },
+    )
+    causalneg_temperature: float = field(
+        default=0.1, metadata={"help": "Temperature of CausalNeg's entropy term."}
     )
     matryoshka_dims: list[int] | None = field(
         default=None, metadata={"help": "Dimensions at which the loss is computed too (Matryoshka)."}
+    )
+
+    # Guard
+    guard: Literal["error", "warn", "off"] = field(
+        default="warn",
+        metadata={
+            "help": "What to do before the first step where the model scores too many of a source's "
+            "negatives above the positive: stop, warn, or not look."
+        },
+    )
+    guard_share: float = field(
+        default=0.2,
+        metadata={
+            "help": "The share of a source's negatives above the positive that is let through; more where "
+            "the model cannot tell other rows' positives from the query's own either."
+        },
+    )
+    guard_rows: int = field(
+        default=256, metadata={"help": "Most rows that are looked at, at random; a small run looks at fewer."}
     )
 
     # Step
@@ -177,8 +206,10 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         above_zero = {
             "temperature": self.temperature,
             "teacher_temperature": self.teacher_temperature,
+            "causalneg_temperature": self.causalneg_temperature,
             "source_entropy_temperature": self.source_entropy_temperature,
             "memory_share": self.memory_share,
+            "guard_rows": self.guard_rows,
             "chunk_tokens": 1 if self.chunk_tokens is None else self.chunk_tokens,
             **{f"source_weights {name}": weight for name, weight in (self.source_weights or {}).items()},  # type: ignore[union-attr]
         }
@@ -188,6 +219,8 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         for name, choices in _choices(type(self)).items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
+        if not 0 <= self.guard_share <= 1:
+            raise InputError(f"--guard_share is {self.guard_share}; it must be between 0 and 1.")
         if self.gradient_cache == "selective" and (self.gradient_checkpointing or self.torch_compile):
             raise InputError(
                 "--gradient_cache selective does its own recomputation, in eager mode: leave out "
@@ -197,6 +230,15 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
             raise InputError(
                 f"--matryoshka_dims holds {min(self.matryoshka_dims or [])}; they must be above 0."
             )
+
+
+@dataclass
+class GuardedArguments(ContrastiveArguments):
+    """The command line's arguments: there the guard stops, unless it is told otherwise."""
+
+    guard: Literal["error", "warn", "off"] = field(
+        default="error", metadata=ContrastiveArguments.__dataclass_fields__["guard"].metadata
+    )
 
 
 def _choices(kind: type) -> dict[str, tuple[str, ...]]:

@@ -192,14 +192,58 @@ def margin_mse(own: Tensor, own_mask: Tensor, teacher: Tensor, temperature: floa
     return errors.sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
+def causalneg(
+    queries: Tensor,
+    documents: Tensor,
+    negatives: Tensor,
+    own_mask: Tensor,
+    generated: Tensor,
+    temperature: float = 0.1,
+) -> Tensor:
+    """CausalNeg's entropy term, as in its authors' code (arXiv 2606.01304; src/losses/entropy_loss.py).
+
+    With p the softmax over the instance's negatives of s(q, d) / temperature, and q_i = p_i over the mass M
+    of the generated ones: sum of q_i log q_i (minus their entropy) plus (M - n_generated / n_negatives)^2.
+    Query and mined negatives are detached: a gradient flows to the generated ones alone.
+
+    Args:
+        queries: Shape (b, d).
+        documents: Shape (n, d).
+        negatives: Rows of the negatives in `documents`, -1 where there is none, shape (b, k).
+        own_mask: True where there is a negative that counts, shape (b, k).
+        generated: True where the negative was written by an LLM, shape (b, k).
+        temperature: Of the softmax over negatives.
+
+    Returns:
+        Shape (b,), at least -log n_generated; 0 for an instance without generated negatives. The authors
+        take the mean over the others, here they stand in the mean over all.
+    """
+    if negatives.shape[1] == 0:
+        return precise(queries).sum(dim=1) * 0.0
+    vectors = documents[negatives.clamp(min=0)]
+    vectors = torch.where(generated.unsqueeze(2), vectors, vectors.detach())
+    scores = precise(torch.einsum("bd,bkd->bk", queries.detach(), vectors)) / temperature
+    ours = generated & own_mask
+    some = ours.any(dim=1)
+    # A row of -inf would make the gradient NaN; such rows do not count anyway.
+    everyone = own_mask | ~some.unsqueeze(1)
+    log_all = F.log_softmax(scores.masked_fill(~everyone, MASKED), dim=1)
+    among = ours | ~some.unsqueeze(1)
+    log_ours = F.log_softmax(scores.masked_fill(~among, MASKED), dim=1).masked_fill(~ours, 0.0)
+    entropy = -(log_ours.exp() * log_ours).masked_fill(~ours, 0.0).sum(dim=1)
+    mass = log_all.exp().masked_fill(~ours, 0.0).sum(dim=1)
+    share = ours.sum(dim=1) / own_mask.sum(dim=1).clamp(min=1)
+    return ((mass - share).square() - entropy) * some
+
+
 def source_entropy(own: Tensor, own_mask: Tensor, source: Tensor, temperature: float = 0.1) -> Tensor:
-    """CausalNeg's source-blind term (arXiv 2606.01304): how well scores tell the sources apart.
+    """How well scores tell the sources of negatives apart: a term of our own, after CausalNeg's idea.
 
     The softmax over the instance's negatives is summed by source; the term is log S minus the entropy
     of that distribution over the S sources present. It is 0 where the query gives every source the same
-    mass, and instances with one source give 0. (Sources with more negatives are compared by their mean
-    mass, since the mixture, not the query, decides how many there are. The paper's text gives entropy,
-    weight and temperature; this normalisation is ours.)
+    mass, and instances with one source give 0. Sources with more negatives are compared by their mean
+    mass, since the mixture, not the query, decides how many there are. All have a gradient; the published
+    term is `causalneg`.
 
     Args:
         own: Similarities, the positive first, shape (b, 1 + k).

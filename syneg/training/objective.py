@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syneg.rows import SYNTHETIC
 from syneg.training import losses
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.instances import Instances, key_of
@@ -79,6 +80,36 @@ class ContrastiveObjective(nn.Module):
             total = total + part
         return total / len(dims), record
 
+    @torch.no_grad()
+    def above_positive(self, embeddings: Tensor, instances: Instances) -> tuple[Tensor, Tensor]:
+        """Says what scores above the positive, by the loss's own similarities.
+
+        Args:
+            embeddings: Of all texts of the batch, shape (n, d).
+            instances: All instances of the batch, on the same device.
+
+        Returns:
+            Of the own negatives, shape (b, k): 1 above, 0 not, -1 where there is none or it does not count.
+            Of the other instances' positives, shape (b, b): the same, -1 also for known positives.
+        """
+        vectors, everyone = self._normal(embeddings), slice(None)
+        queries = vectors[instances.query]
+        own = losses.own_scores(queries, vectors, instances.positive, instances.negatives)
+        counts = self._counts(own, instances.negatives)
+        _, others, _ = self._shared(queries, own, vectors, instances, instances.positive, everyone, None)
+        scores = queries @ vectors[instances.positive].T
+        return (
+            (own[:, 1:] > own[:, :1]).long().masked_fill(~counts, -1),
+            (scores > own[:, :1]).long().masked_fill(~others, -1),
+        )
+
+    def _counts(self, own: Tensor, negatives: Tensor) -> Tensor:
+        """Says which own negatives count, shape (b, k)."""
+        present = negatives >= 0
+        if self.args.mask_own_negatives:
+            present = present & losses.below_margin(own[:, 1:], own[:, 0], self.args.false_negative_margin)
+        return present
+
     def row_slices(self, instances: Instances, columns: Tensor | None) -> list[slice]:
         """Returns the rows in parts small enough for their score matrices to be held at a time."""
         width = 1 + instances.negatives.shape[1] + (0 if columns is None else len(columns))
@@ -99,14 +130,13 @@ class ContrastiveObjective(nn.Module):
         positive, negatives = instances.positive[rows], instances.negatives[rows]
         source = instances.source[rows]
         own = losses.own_scores(queries, vectors, positive, negatives)
-        present = negatives >= 0
-        counts = present
-        if args.mask_own_negatives:
-            counts = present & losses.below_margin(own[:, 1:], own[:, 0], args.false_negative_margin)
+        present, counts = negatives >= 0, self._counts(own, negatives)
         bias = self._bias(own, source)
         shared, shared_mask, masked = None, None, torch.zeros((), device=vectors.device)
         if columns is not None:
-            shared, shared_mask, masked = self._shared(queries, own, vectors, instances, columns, rows)
+            shared, shared_mask, masked = self._shared(
+                queries, own, vectors, instances, columns, rows, args.false_negative_margin
+            )
         loss = losses.info_nce(own, counts, args.temperature, shared, shared_mask, bias)
         with torch.no_grad():
             logits = losses.negative_logits(own, counts, args.temperature, bias)
@@ -120,6 +150,12 @@ class ContrastiveObjective(nn.Module):
         if args.source_entropy_weight:
             blind = losses.source_entropy(own, counts, source, args.source_entropy_temperature)
             loss = loss + args.source_entropy_weight * blind
+        if args.causalneg_weight:
+            generated = source == key_of(SYNTHETIC)
+            term = losses.causalneg(
+                queries, vectors, negatives, counts, generated, args.causalneg_temperature
+            )
+            loss = loss + args.causalneg_weight * term
         return loss, record
 
     def _bias(self, own: Tensor, source: Tensor) -> Tensor | None:
@@ -142,6 +178,7 @@ class ContrastiveObjective(nn.Module):
         instances: Instances,
         columns: Tensor,
         rows: slice,
+        margin: float | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Returns scores and mask of the in-batch candidates, and how many were masked as false negatives."""
         shared = queries @ vectors[columns].T
@@ -164,7 +201,7 @@ class ContrastiveObjective(nn.Module):
             is_sibling = instances.text_key[columns].unsqueeze(0) == keys_of_siblings.unsqueeze(1)
             hit_row, hit_column = is_sibling.nonzero().unbind(1)
             mask[siblings[hit_row, 0], hit_column] = False
-        mask = mask & losses.below_margin(shared, own[:, 0], self.args.false_negative_margin)
+        mask = mask & losses.below_margin(shared, own[:, 0], margin)
         return shared, mask, (others & ~mask).sum()
 
     def _backwards(self, vectors: Tensor, queries: Tensor, instances: Instances, rows: slice) -> Tensor:

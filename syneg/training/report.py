@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from syneg.training.guard import Above
 from syneg.training.instances import Instances
 from syneg.training.objective import Record
 from syneg.training.texts import Texts
@@ -32,6 +33,7 @@ class TrainingReport:
         dataset: What the rows were loaded from, for the card.
         processes: How many processes trained.
         metrics: Retrieval metrics for the card, by "before", "after" or another name.
+        guard: What the guard counted before the first step; None where it was off.
     """
 
     mixture: str = ""
@@ -39,6 +41,7 @@ class TrainingReport:
     dataset: str = ""
     processes: int = 1
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    guard: Above | None = None
     instances: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
     fallback: Counter[str] = field(default_factory=Counter)
@@ -104,6 +107,8 @@ class TrainingReport:
             for key, name in sorted(names.items(), key=lambda item: item[1]):
                 chosen = source == key
                 if chosen.any():
+                    above = torch.cat([(r.similarity > r.positive[:, None]).reshape(-1) for r in records])
+                    logs[f"{name}_above_positive"] = above[chosen].float().mean().item()
                     logs[f"{name}_similarity"] = similarity[chosen].mean().item()
                     logs[f"{name}_mass"] = (mass[chosen].sum() / len(positive)).item()
             logs["own_negatives_mass"] = whole.mean().item()

@@ -15,6 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from syneg.errors import InputError
+from syneg.evaluation.metrics import worse_line
 from syneg.hub.model_cards import is_repo_id, put_section
 from syneg.hub.reading import read_manifest
 from syneg.text import visible
@@ -141,6 +142,14 @@ def _in_batch(args: ContrastiveArguments) -> str:
     return " and the batch's other documents" + ("" if args.cross_device_negatives else " (of one process)")
 
 
+def _above(report: TrainingReport) -> str | None:
+    guard = report.guard
+    if guard is None or not guard.own:
+        return None
+    shares = ", ".join(f"{guard.share(source):.0%} of {source}" for source in sorted(guard.own))
+    return f"{shares} ({guard.rows} rows)"
+
+
 def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
     """Returns the card's section on the training: on what, with which negatives, and what came of it.
 
@@ -175,6 +184,8 @@ def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
         for when, metrics in report.metrics.items():
             cells = [f"{metrics[name]:.4f}" if name in metrics else "" for name in names]
             lines.append(f"| {when} | {' | '.join(cells)} |")
+        if worse := worse_line(report.metrics.get("before", {}), report.metrics.get("after", {})):
+            lines += ["", worse]
     fallback = ", ".join(f"{n:,} instead of {source}" for source, n in sorted(report.fallback.items()))
     lines += [
         "",
@@ -188,6 +199,7 @@ def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
                 "Asked for and not to be had": report.missing and f"{report.missing:,}",
                 "Instances without negatives of their own": report.without_negatives
                 and f"{report.without_negatives:,}",
+                "Above the positive before training": _above(report),
             }
         ),
     ]

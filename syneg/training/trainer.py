@@ -6,6 +6,7 @@ import contextlib
 import functools
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,6 +27,7 @@ from syneg.training.callbacks import EpochCallback, QuietProgress
 from syneg.training.chunks import ChunkBudget, ChunkPlan
 from syneg.training.collator import SyNegCollator
 from syneg.training.data import check_dataset
+from syneg.training.guard import Above, GuardCallback
 from syneg.training.instances import Instances
 from syneg.training.objective import ContrastiveObjective
 from syneg.training.report import TrainingReport
@@ -108,6 +110,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             self.add_callback(QuietProgress())
         self._epochs = EpochCallback(data_collator)
         self.add_callback(self._epochs)
+        self.add_callback(GuardCallback(self))
         self._evaluated = torch.zeros(2, dtype=torch.float64)
         self._waiting: list[dict[str, Any]] = []
         self._budget = ChunkBudget(
@@ -293,11 +296,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Returns the loss of a batch without a gradient; the trainer evaluates with it."""
-        instances, texts = self._joined([inputs])
-        embedder = self._embedder(model)
-        plan = self._budget.plan(texts)
-        parts, _ = embedder.without_graph(plan, plan.chunks, self._passes(plan))
-        embeddings = plan.joined(parts)
+        embeddings, instances = self._embed(model, inputs)
         with torch.no_grad():
             columns = instances.columns() if self.args.in_batch_negatives and len(instances) else None
             parts = [
@@ -308,6 +307,27 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         self._evaluated += torch.tensor([float(total), len(instances)], dtype=torch.float64)
         loss = total / max(len(instances), 1)
         return (loss, {}) if return_outputs else loss
+
+    def count_above(self, rows: list[Any]) -> Above:
+        """Counts what the model scores above the positives of some rows, drawn as in epoch 0."""
+        batch = self.data_collator(rows, epoch=0)
+        own, others = self.loss.above_positive(*self._embed(self.model_wrapped, batch))
+        source = batch["instances"]["source"].to(own.device)
+        chosen = {name: own[source == key] for key, name in batch["sources"].items()}
+        return Above(
+            len(rows),
+            Counter({name: int((values >= 0).sum()) for name, values in chosen.items()}),
+            Counter({name: int((values > 0).sum()) for name, values in chosen.items()}),
+            int((others >= 0).sum()),
+            int((others > 0).sum()),
+        )
+
+    def _embed(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Instances]:
+        """Embeds a batch's texts without a gradient, shape (n, d)."""
+        instances, texts = self._joined([batch])
+        plan = self._budget.plan(texts)
+        parts, _ = self._embedder(model).without_graph(plan, plan.chunks, self._passes(plan))
+        return plan.joined(parts), instances
 
     def _joined(self, batches: list[dict[str, Any]]) -> tuple[Instances, Texts]:
         texts = Texts.join([Texts(**batch["texts"]) for batch in batches])

@@ -100,6 +100,67 @@ def test_gradient_of_source_entropy_is_that_of_differences():
     assert torch.autograd.gradcheck(lambda x: losses.source_entropy(x, mask, source), own)
 
 
+def test_causalneg_by_hand():
+    """Two mined and two generated, temperature 1, cosines of unit vectors in the plane."""
+    queries = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    scores = [0.8, 0.1, 0.5, 0.3]
+    documents = torch.tensor([[s, math.sqrt(1 - s * s)] for s in scores])
+    negatives = torch.tensor([[0, 1, 2, 3], [0, 1, -1, -1]])
+    generated = torch.tensor([[False, False, True, True], [False, False, False, False]])
+    loss = losses.causalneg(queries, documents, negatives, negatives >= 0, generated, 1.0)
+    weights = [math.exp(s) for s in scores]
+    mass = (weights[2] + weights[3]) / sum(weights)
+    q = [w / (weights[2] + weights[3]) for w in weights[2:]]
+    expected = sum(x * math.log(x) for x in q) + (mass - 2 / 4) ** 2
+    assert loss.tolist() == pytest.approx([expected, 0.0], abs=1e-6)
+
+
+def test_causalneg_with_one_generated_negative_balances_its_mass_alone():
+    documents = torch.eye(3)
+    negatives, mask = torch.tensor([[0, 1, 2]]), torch.tensor([[True, True, False]])
+    generated = torch.tensor([[False, True, True]])
+    loss = losses.causalneg(torch.eye(3)[:1], documents, negatives, mask, generated, 1.0)
+    assert loss.item() == pytest.approx((1 / (1 + math.e) - 1 / 2) ** 2, abs=1e-6)
+
+
+def test_causalneg_has_a_gradient_to_generated_negatives_alone():
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    documents = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    negatives = torch.tensor([[0, 1, 2, 3], [1, 4, -1, -1], [0, -1, -1, -1]])
+    generated = torch.tensor([[False, False, True, True], [False, True, False, False], [False] * 4])
+    losses.causalneg(queries, documents, negatives, negatives >= 0, generated).sum().backward()
+    assert queries.grad is None
+    touched = documents.grad.abs().sum(dim=1) > 0
+    assert touched.tolist() == [False, False, True, True, True, False]
+
+    def of_generated(part):
+        whole = torch.cat([documents.detach()[:2], part, documents.detach()[5:]])
+        return losses.causalneg(queries.detach(), whole, negatives, negatives >= 0, generated)
+
+    assert torch.autograd.gradcheck(of_generated, documents.detach()[2:5].requires_grad_())
+
+
+def test_causalneg_in_the_objective_is_over_synthetic_negatives(tmp_path):
+    """A document that is mined for one query and written for another has a gradient from the latter only."""
+    vectors = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.1], [0.9, 0.3], [0.7, 0.7], [0.4, 0.9]]), dim=1
+    )
+    found = []
+    for weight in (0.0, 0.5):
+        args = ContrastiveArguments(
+            str(tmp_path), causalneg_weight=weight, causalneg_temperature=1.0, similarity="cosine"
+        )
+        batch = instances(["q", "p", "a", "b"], [0], [1], [[2, 3]])
+        batch.source = torch.tensor([[key_of("dense"), key_of("synthetic")]])
+        found.append(ContrastiveObjective(None, args)(vectors, batch, None, slice(None))[0].item())
+    generated = torch.tensor([[False, True]])
+    term = losses.causalneg(
+        vectors[:1], vectors, torch.tensor([[2, 3]]), torch.ones(1, 2, dtype=torch.bool), generated, 1.0
+    )
+    assert found[1] - found[0] == pytest.approx(0.5 * term.item(), abs=1e-6) and term.item() > 0
+
+
 def instances(texts, query, positive, negatives, doc_ids=None, known=None, query_key=None):
     b = len(query)
     known = known or [[text_key(texts[p])] for p in positive]

@@ -32,6 +32,7 @@ SCENARIOS = {
             "hardness": 2.0,
             "source_weights": {"synthetic": 0.5},
             "source_entropy_weight": 0.05,
+            "causalneg_weight": 0.05,
             "matryoshka_dims": [8],
             "distillation": "kl",
         },
