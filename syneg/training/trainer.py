@@ -325,9 +325,13 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
     def _embed(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Instances]:
         """Embeds a batch's texts without a gradient, shape (n, d)."""
         instances, texts = self._joined([batch])
-        plan = self._budget.plan(texts)
-        parts, _ = self._embedder(model).without_graph(plan, plan.chunks, self._passes(plan))
-        return plan.joined(parts), instances
+        while True:
+            plan = self._budget.plan(texts)
+            try:
+                parts, _ = self._embedder(model).without_graph(plan, plan.chunks, self._passes(plan))
+                return plan.joined(parts), instances
+            except torch.OutOfMemoryError as error:
+                self._budget.halve(plan, error)
 
     def _joined(self, batches: list[dict[str, Any]]) -> tuple[Instances, Texts]:
         texts = Texts.join([Texts(**batch["texts"]) for batch in batches])
