@@ -122,7 +122,7 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
 
     from syneg.encoders import load_encoder
     from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
+    from syneg.mining.mine import mine_pairs
     from syneg.sources import load_source
 
     load_source(source_path)  # makes the Arrow files, once for all sides
@@ -177,7 +177,7 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
             mining_device="cpu",
             **embeddings,
         )
-        mined = mine(pairs, args)
+        mined = mine_pairs(pairs, args)
         for pair, negatives in zip(pairs, mined, strict=True):
             found[f"{pair.query}\t{pair.positive}"] = [negative["text"] for negative in negatives]
     seconds, megabytes = time.perf_counter() - start, memory.beyond()
@@ -287,7 +287,7 @@ def one_scale(documents: int, queries: int, index: str, keep: str | None, only_p
     import sentence_transformers  # noqa: F401
 
     from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
+    from syneg.mining.mine import mine_pairs
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(keep or temporary) / f"{documents}-{queries}"
@@ -304,7 +304,7 @@ def one_scale(documents: int, queries: int, index: str, keep: str | None, only_p
             search_index=index,
         )
         memory, start, cpu = Memory(), time.perf_counter(), time.process_time()
-        mined = mine(source.pairs("train"), options)
+        mined = mine_pairs(source.pairs("train"), options)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         print(
             f"{index} {documents:9,} documents, {queries:,} queries: {seconds:.1f} s (processor {cpu:.1f}), "

@@ -20,7 +20,7 @@ from mining import DEPTH, ENCODER, KEEP, subset
 def hidden(args: argparse.Namespace) -> None:
     """Hides a third of the positives of queries with several; counts those that come back as negatives."""
     from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
+    from syneg.mining.mine import mine_pairs
     from syneg.sources import Pairs, load_source
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,11 +57,11 @@ def hidden(args: argparse.Namespace) -> None:
             mining_cache=args.cache,
             mining_device="cpu",
         )
-        mined = mine(pairs, rules)
+        mined = mine_pairs(pairs, rules)
         report = mined.report.miners[miner]
         back = hidden_pairs.intersection(found(mined, pairs))
         rules.mined_per_miner = DEPTH
-        everything = mine(pairs, rules)
+        everything = mine_pairs(pairs, rules)
         dropped = everything.report.miners[miner].dropped["relative_margin"]
         total = len(everything.document_rows) + dropped
         true_dropped = dropped - _hidden_dropped(everything, hidden_pairs, rules, pairs)
@@ -83,11 +83,11 @@ def _hidden_dropped(everything, hidden_pairs, rules, pairs) -> int:
     """Returns how many of what the margin dropped were hidden positives, counted a pair."""
     from dataclasses import replace
 
-    from syneg.mining.mine import mine
+    from syneg.mining.mine import mine_pairs
 
     if not rules.relative_margin:
         return 0
-    without = mine(pairs, replace(rules, relative_margin={}))
+    without = mine_pairs(pairs, replace(rules, relative_margin={}))
     before, after = (sum(pair in hidden_pairs for pair in found(m, pairs)) for m in (without, everything))
     return before - after
 
@@ -109,7 +109,7 @@ def run_audit(args: argparse.Namespace) -> None:
     from syneg.encoders import load_encoder
     from syneg.gating.audit import audit
     from syneg.mining.arguments import MiningArguments
-    from syneg.mining.mine import mine
+    from syneg.mining.mine import mine_pairs
     from syneg.rows import SYNTHETIC, make_negative, make_row
     from syneg.sources import load_source
 
@@ -121,7 +121,7 @@ def run_audit(args: argparse.Namespace) -> None:
             key = (str(record["query_id"]), str(record["positive_id"]))
             recorded.setdefault(key, []).append(record["text"])
     options = {"mined_per_miner": 1, "encoder": ENCODER, "mining_cache": args.cache, "mining_device": "cpu"}
-    mined = mine(pairs, MiningArguments(miners=args.miners, **options))
+    mined = mine_pairs(pairs, MiningArguments(miners=args.miners, **options))
     rows = []
     for pair, negatives in zip(pairs, mined, strict=True):
         texts = recorded.get((pair.query_id, pair.positive_id), [])

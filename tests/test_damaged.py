@@ -39,7 +39,7 @@ from syneg.sources.loading import document_records, text_files
 from syneg.sources.pairs import PairsReader
 from syneg.sources.readers import jsonl_records, read_qrels
 from syneg.sources.tables import read_table
-from syneg.training.data import read_row
+from syneg.training.columns import read_row
 from syneg.writing.arguments import GenerationArguments
 
 SEED = 20_261_201

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from syneg.sources import Source
     from syneg.sources.source import Qrels
 
-HELD_BACK = "held-back"
+HELD_BACK_SPLIT = "held-back"
 """The split made of held-back queries."""
 
 
@@ -106,7 +106,7 @@ def _prepare(
     held: Qrels = {}
     if arguments.held_back:
         source, _ = hold_back(source, split, arguments.held_back)
-        split, held = HELD_BACK, source.qrels[HELD_BACK]
+        split, held = HELD_BACK_SPLIT, source.qrels[HELD_BACK_SPLIT]
     source.pairs(split)
     shared = RunSettings(output, source, split, encoding.options(), arguments.keep_models)
     planned = _write_configurations(arguments, held)
@@ -145,7 +145,7 @@ def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str
             "take another share."
         )
     part = {query: documents for query, documents in qrels.items() if query in held}
-    return replace(source, qrels={**source.qrels, HELD_BACK: part}), held
+    return replace(source, qrels={**source.qrels, HELD_BACK_SPLIT: part}), held
 
 
 def _write_configurations(

@@ -99,7 +99,7 @@ def logged_masses(comparison: Comparison) -> list[str]:
     return sorted(key for key in logged if key.endswith(_MASS) and key != f"own_negatives{_MASS}")
 
 
-def source_of(mass: str) -> str:
+def mass_source(mass: str) -> str:
     """Returns the source of negatives that a logged share of the softmax is of."""
     return mass.removesuffix(_MASS)
 
@@ -128,7 +128,7 @@ def work_table(comparison: Comparison) -> str:
     masses = logged_masses(comparison)
     cells = [
         ["arm", "steps", "negatives an instance", "training, s", "evaluation, s"]
-        + [f"softmax mass of {source_of(mass)}" for mass in masses]
+        + [f"softmax mass of {mass_source(mass)}" for mass in masses]
         + ["variance of the gradient"]
     ]
     courses = training_courses(comparison)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from syneg.errors import InputError
-from syneg.gating.features import FEATURES, surface_features
+from syneg.gating.features import SURFACE_FEATURES, surface_features
 from syneg.mining.candidates import mix
 from syneg.rows import SYNTHETIC, Row
 from syneg.text import text_keys, units, words
@@ -247,7 +247,7 @@ def _telling(
     from sklearn.metrics import roc_auc_score
 
     found = []
-    for name, column in zip(FEATURES, features.T, strict=True):
+    for name, column in zip(SURFACE_FEATURES, features.T, strict=True):
         auc = float(roc_auc_score(labels, column))
         found.append((name, auc, float(np.median(column[labels])), float(np.median(column[~labels]))))
     return sorted(found, key=lambda item: -abs(item[1] - 0.5))[:most]

@@ -25,7 +25,7 @@ _COUNTS: dict[str, re.Pattern[str]] = {
     "double spaces": re.compile(r"  "),
 }
 
-FEATURES = (
+SURFACE_FEATURES = (
     "words",
     "words in a sentence",
     "letters in a word",
@@ -37,7 +37,7 @@ FEATURES = (
 
 
 def surface_features(texts: Sequence[str]) -> np.ndarray:
-    """Returns surface features, shape (texts, len(FEATURES)).
+    """Returns surface features, shape (texts, len(SURFACE_FEATURES)).
 
     The share of different words is that of the first 50, since it falls with length.
     """

@@ -83,7 +83,7 @@ def iter_mined(mined: MinedNegatives) -> Iterator[list[Negative]]:
             ]
 
 
-def mine(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
+def mine_pairs(pairs: Pairs, args: MiningArguments, seed: int = 0) -> MinedNegatives:
     """Mines negatives for pairs.
 
     Never a negative: what is judged relevant in any split of the source, to the query or to one of the
@@ -136,7 +136,7 @@ class _Reach:
 
 
 class _Mining:
-    """One call of `mine`, with what its steps share."""
+    """One call of `mine_pairs`, with what its steps share."""
 
     def __init__(self, pairs: Pairs, args: MiningArguments, seed: int) -> None:
         self.pairs, self.args, self.seed = pairs, args, seed

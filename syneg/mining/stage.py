@@ -7,7 +7,7 @@ from typing import Any
 
 from syneg.encoders import public_name
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.mine import MinedNegatives, iter_mined, mine
+from syneg.mining.mine import MinedNegatives, iter_mined, mine_pairs
 from syneg.mining.report import MiningReport
 from syneg.rows import Negative
 from syneg.sources import Pair, Pairs
@@ -50,7 +50,7 @@ class Mining(Stage):
             InputError: For what a miner cannot use, or where there are no pairs.
         """
         assert isinstance(pairs, Pairs), "mining needs the corpus"
-        self._mined = mine(pairs, self.args, self.seed)
+        self._mined = mine_pairs(pairs, self.args, self.seed)
         self._negatives = iter_mined(self._mined)
 
     def apply(self, drafts: list[Draft]) -> list[Draft]:

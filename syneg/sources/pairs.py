@@ -18,7 +18,7 @@ from datasets import Dataset
 from syneg.errors import InputError
 from syneg.reading import columns_seen, id_of, is_blank, relevance_of, shown, text_of
 from syneg.sources.source import CORPUS_FEATURES, QUERY_FEATURES, Qrels, Source, document_text
-from syneg.sources.tables import TAKEN, Record
+from syneg.sources.tables import TAKEN, TableRecord
 from syneg.text import normal_text
 
 QUERY_COLUMNS = ("query", "question", "anchor", "queries", "search_query", "sentence1")
@@ -221,7 +221,7 @@ class PairsReader:
         self._rows = self._repeated = self._negatives_given = self._blank = 0
         self._first_blank = ""
 
-    def read(self, split: str, records: Iterable[tuple[str, Record]]) -> None:
+    def read(self, split: str, records: Iterable[tuple[str, TableRecord]]) -> None:
         """Adds a table's pairs to a split.
 
         Raises:
@@ -240,7 +240,7 @@ class PairsReader:
             self._rows += 1
             self._read_row(self._qrels.setdefault(split, {}), columns, record, where)
 
-    def _read_row(self, qrels: Qrels, columns: PairColumns, record: Record, where: str) -> None:
+    def _read_row(self, qrels: Qrels, columns: PairColumns, record: TableRecord, where: str) -> None:
         for name in (columns.query, columns.positive):
             if name not in record:
                 raise InputError(f"{where}: column {name!r} is missing (found: {columns_seen(record)}).")
@@ -333,7 +333,7 @@ class PairsReader:
         )
 
 
-def _id(record: Record, column: str | None, where: str) -> str | None:
+def _id(record: TableRecord, column: str | None, where: str) -> str | None:
     return id_of(record.get(column), column, where) if column else None
 
 

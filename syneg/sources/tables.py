@@ -30,7 +30,7 @@ TAKEN = (
     "a folder of .txt or .md files; and a BEIR folder."
 )
 
-Record = Mapping[str, Any]
+TableRecord = Mapping[str, Any]
 
 
 def format_of(path: Path) -> str | None:
@@ -50,7 +50,7 @@ def plain_name(path: Path) -> str:
     return name or path.name
 
 
-def read_table(path: str | Path) -> Iterator[tuple[str, Record]]:
+def read_table(path: str | Path) -> Iterator[tuple[str, TableRecord]]:
     """Yields a table's records, each with where it stands (file and line, or file and row).
 
     Raises:
@@ -74,14 +74,14 @@ def _starts_an_array(path: Path) -> bool:
     return first.lstrip().startswith("[")
 
 
-def _array_records(path: Path) -> Iterator[tuple[str, Record]]:
+def _array_records(path: Path) -> Iterator[tuple[str, TableRecord]]:
     for i, record in enumerate(parse_json(read_text(path), str(path))):
         if not isinstance(record, dict):
             raise InputError(f"{path}, row {i}: expected a JSON object, found {shown(record)}.")
         yield f"{path}, row {i}", record
 
 
-def _csv_records(path: Path, tabs: bool) -> Iterator[tuple[str, Record]]:
+def _csv_records(path: Path, tabs: bool) -> Iterator[tuple[str, TableRecord]]:
     csv.field_size_limit(sys.maxsize)
     first = next((line for _, line in text_lines(path) if line.strip()), "")
     delimiter = "\t" if tabs else max(",;\t", key=first.count)
@@ -123,7 +123,7 @@ def check_columns(names: Sequence[str], where: str) -> list[str]:
     return list(names)
 
 
-def _parquet_records(path: Path) -> Iterator[tuple[str, Record]]:
+def _parquet_records(path: Path) -> Iterator[tuple[str, TableRecord]]:
     row = 0
     try:
         with pq.ParquetFile(path) as file:
@@ -139,7 +139,7 @@ def _parquet_records(path: Path) -> Iterator[tuple[str, Record]]:
         raise InputError(f"{path}, row {row}: not Parquet that can be read ({reason(error)}).") from None
 
 
-def rows_in_memory(rows: Any) -> Iterator[tuple[str, Record]]:
+def rows_in_memory(rows: Any) -> Iterator[tuple[str, TableRecord]]:
     """Yields the records of a DataFrame, of a `datasets.Dataset`, or of a list of mappings or tuples.
 
     A tuple is (query, positive, any number of negatives).

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from syneg.errors import InputError
-from syneg.training.data import Columns, TrainingRow, read_row, text_id
+from syneg.training.columns import Columns, TrainingRow, read_row, text_id
 from syneg.training.instances import Instances, keys_of_ids, keys_of_texts, keys_of_words
 from syneg.training.mixing import Draw, Mixture
 from syneg.training.texts import tokenize

@@ -11,7 +11,7 @@ import itertools
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch.distributed as dist
@@ -21,9 +21,6 @@ from transformers import TrainerCallback
 from syneg.errors import InputError
 from syneg.rows import SYNTHETIC
 from syneg.training.sampling import in_turn
-
-if TYPE_CHECKING:
-    from syneg.training.trainer import ContrastiveTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +91,23 @@ class Above:
         )
 
 
+class Counting(Protocol):
+    """What the guard needs of a trainer: `ContrastiveTrainer` is one."""
+
+    accelerator: Any
+    args: Any
+    model_wrapped: Any
+    report: Any
+    train_dataset: Any
+
+    def count_above(self, rows: list[Any]) -> Above:
+        """Returns how many of the rows' own negatives the model scores above their positive."""
+
+
 class GuardCallback(TrainerCallback):
     """Looks at a sample of rows before the first step, and stops or warns as `guard` says."""
 
-    def __init__(self, trainer: ContrastiveTrainer) -> None:
+    def __init__(self, trainer: Counting) -> None:
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

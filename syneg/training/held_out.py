@@ -20,7 +20,7 @@ from syneg.rows import MIRROR, SYNTHETIC
 from syneg.sources import load_source
 from syneg.sources.cutting import held_back, joined_names
 from syneg.text import text_keys
-from syneg.training.data import TrainingRow, read_row
+from syneg.training.columns import TrainingRow, read_row
 
 if TYPE_CHECKING:
     from syneg.training.arguments import ContrastiveArguments

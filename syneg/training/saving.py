@@ -20,7 +20,7 @@ from syneg.hub.model_cards import is_repo_id, put_section
 from syneg.hub.reading import read_manifest
 from syneg.text import visible
 from syneg.training.arguments import ContrastiveArguments
-from syneg.training.data import read_row
+from syneg.training.columns import read_row
 from syneg.training.report import TrainingReport
 
 _NO_NAMES = {"", "dataset", "generator", *_PACKAGED_DATASETS_MODULES}
@@ -128,7 +128,7 @@ def shown_name(name: str) -> str | None:
 
 def _usage_examples(dataset: Any) -> list[str] | None:
     """Returns the first row's query, positive and up to two negatives, cut, each in one line."""
-    row = next(iter(dataset.take(1)), None) if hasattr(dataset, "take") else None
+    row = next(iter(dataset.with_format(None).take(1)), None) if hasattr(dataset, "take") else None
     if row is None:
         return None
     example = read_row(row)

@@ -14,7 +14,7 @@ from filelock import FileLock
 from syneg.commands.compare import main
 from syneg.commands.report import main as report
 from syneg.errors import InputError
-from syneg.evaluation.compare import HELD_BACK, _without, hold_back
+from syneg.evaluation.compare import HELD_BACK_SPLIT, _without, hold_back
 from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
@@ -227,7 +227,7 @@ def test_no_document_is_relevant_to_held_back_queries_and_to_the_others():
         {"train": qrels},
     )
     found, held = hold_back(source, "train", 0.4)
-    assert set(found.qrels[HELD_BACK]) == held and 16 <= len(held - {"none"}) <= 48
+    assert set(found.qrels[HELD_BACK_SPLIT]) == held and 16 <= len(held - {"none"}) <= 48
     assert all((f"q{i}" in held) == (f"q{i + 1}" in held) for i in numbers)
     assert ("none" in held) == (hash_share("none") < 0.4)
     # Nothing hangs together: every query by its own hash, in any order.
@@ -266,7 +266,7 @@ def test_a_held_back_query_whose_id_holds_the_separator_is_not_trained_on(tmp_pa
     Dataset.from_list(rows, features=FEATURES).to_parquet(path / "train-00000-of-00001.parquet")
     kept = Dataset.from_parquet(
         str(
-            Path(_without(str(path), None, "train", held_source.qrels[HELD_BACK], tmp_path))
+            Path(_without(str(path), None, "train", held_source.qrels[HELD_BACK_SPLIT], tmp_path))
             / "train-00000-of-00001.parquet"
         )
     )

@@ -14,7 +14,7 @@ from syneg.commands.train import main
 from syneg.errors import InputError
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.collator import SyNegCollator
-from syneg.training.data import read_row
+from syneg.training.columns import read_row
 from syneg.training.sampling import EndlessSteps
 from syneg.training.trainer import ContrastiveTrainer
 from tests.training.conftest import build_model, make_dataset

@@ -5,7 +5,7 @@ import pytest
 
 from syneg.errors import InputError
 from syneg.gating.audit import AuditReport, audit
-from syneg.gating.features import FEATURES, surface_features
+from syneg.gating.features import SURFACE_FEATURES, surface_features
 from syneg.rows import SYNTHETIC, make_negative, make_row
 
 WORDS = [f"word{i}" for i in range(300)]
@@ -81,7 +81,7 @@ def test_too_little_is_said() -> None:
 
 def test_surface_features() -> None:
     (values,) = surface_features(["One two, two. Three (3)!"])
-    found = dict(zip(FEATURES, values, strict=True))
+    found = dict(zip(SURFACE_FEATURES, values, strict=True))
     assert found["words"] == 5 and found["words in a sentence"] == 2.5
     assert found["share of different words"] == 0.8
     assert found["brackets per 100 characters"] == pytest.approx(200 / 24)

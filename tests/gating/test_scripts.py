@@ -11,7 +11,7 @@ from syneg.commands.gate import main as gate_command
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.audit import audit
 from syneg.gating.checks import Checks, copied_share
-from syneg.gating.features import FEATURES, surface_features
+from syneg.gating.features import SURFACE_FEATURES, surface_features
 from syneg.gating.gate import Tolls
 from syneg.gating.known import KnownPositives
 from syneg.rows import SYNTHETIC, make_negative, make_row
@@ -178,11 +178,11 @@ def test_the_gate_of_a_finished_data_set_knows_every_rows_positive(tmp_path: Pat
 
 
 def test_features_and_the_audit_see_words_in_every_script() -> None:
-    found = dict(zip(FEATURES, surface_features([CHINESE]).T.tolist(), strict=True))
+    found = dict(zip(SURFACE_FEATURES, surface_features([CHINESE]).T.tolist(), strict=True))
     assert found["words"] == [len(CHINESE.replace("，", "").replace("。", ""))]
     assert found["letters in a word"] == [1.0] and found["ends with punctuation"] == [1.0]
     assert found["commas per 100 characters"] == pytest.approx([100 * 2 / len(CHINESE)])
-    hindi = dict(zip(FEATURES, surface_features([HINDI]).T.tolist(), strict=True))
+    hindi = dict(zip(SURFACE_FEATURES, surface_features([HINDI]).T.tolist(), strict=True))
     assert hindi["words"] == [len(HINDI.split())]
 
     rng = np.random.default_rng(0)

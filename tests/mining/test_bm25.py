@@ -10,7 +10,7 @@ from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import BM25Miner, Terms
 from syneg.mining.candidates import MISSING
-from syneg.mining.mine import mine
+from syneg.mining.mine import mine_pairs
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 from tests.stand_in import tiny_source
 
@@ -172,9 +172,9 @@ def test_what_is_no_tokenizer_is_named_before_anything_is_encoded(
     for spec in (str(tmp_path / "empty"), str(tmp_path / "none"), "package:nowhere/x"):
         args = MiningArguments(mining_cache=str(tmp_path), bm25_tokenizer=spec)
         with pytest.raises(InputError) as caught:
-            mine(pairs, args)
+            mine_pairs(pairs, args)
         assert spec.split("/")[-1] in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(InputError, match="'klingon': no stemmer"):
-        mine(pairs, MiningArguments(mining_cache=str(tmp_path), bm25_language="klingon"))
+        mine_pairs(pairs, MiningArguments(mining_cache=str(tmp_path), bm25_language="klingon"))
     with pytest.raises(InputError, match="--bm25_tokenizer is empty"):
         MiningArguments(bm25_tokenizer="")

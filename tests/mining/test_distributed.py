@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.mine import mine
+from syneg.mining.mine import mine_pairs
 from tests.stand_in import free_port, tiny_encoder, tiny_source
 
 SCRIPT = """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from syneg.mining import embeddings
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.mine import mine
+from syneg.mining.mine import mine_pairs
 from syneg.mining.candidates import Processes
 from tests.stand_in import tiny_source
 
@@ -26,7 +26,7 @@ embeddings.SHARD_ROWS = 16  # so that both processes have something to encode
 args = MiningArguments(miners="bm25,dense,random", encoder=sys.argv[1], mining_cache=sys.argv[2],
                        mined_per_miner=3, relative_margin="{}", mining_device="cpu",
                        mining_depth=int(sys.argv[3]))
-mined = mine(tiny_source().pairs("train"), args, seed=4)
+mined = mine_pairs(tiny_source().pairs("train"), args, seed=4)
 rank = Processes()
 assert rank.world == 2
 np.savez(f"{sys.argv[2]}/{rank.rank}.npz", offsets=mined.offsets, rows=mined.document_rows,
@@ -69,7 +69,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path, depth: int) -> None:
         mining_device="cpu",
         mining_depth=depth,
     )
-    alone = mine(tiny_source().pairs("train"), args, seed=4)
+    alone = mine_pairs(tiny_source().pairs("train"), args, seed=4)
     for rank in (0, 1):
         found = np.load(tmp_path / f"{rank}.npz")
         assert np.array_equal(found["offsets"], alone.offsets)

@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
-from syneg.mining.mine import MinedNegatives, iter_mined, mine
+from syneg.mining.mine import MinedNegatives, iter_mined
+from syneg.mining.mine import mine_pairs as mine
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 from tests.stand_in import tiny_encoder, tiny_source
 

@@ -22,9 +22,9 @@ from syneg.evaluation.work import (
     format_course,
     format_negatives,
     logged_masses,
+    mass_source,
     mean_series,
     run_time,
-    source_of,
     training_courses,
     work_of,
 )
@@ -127,7 +127,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5, folder: st
         format_negatives=format_negatives,
         format_course=format_course,
         masses=logged_masses(comparison),
-        source_of=source_of,
+        mass_source=mass_source,
         gradient_variance=GRADIENT_VARIANCE,
         run_time=run_time(comparison),
         notes=work_notes(comparison),
@@ -200,7 +200,7 @@ def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[P
         (
             key,
             "step",
-            f"Softmax mass of {source_of(key)} negatives",
+            f"Softmax mass of {mass_source(key)} negatives",
             "Their share of the softmax: what they weigh in the gradient. By step.",
         )
         for key in logged_masses(comparison)
