@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, ClassVar, NoReturn, get_type_hints
 
 import yaml
 from transformers.hf_argparser import HfArgumentParser
@@ -120,7 +120,15 @@ class ConfigParser(HfArgumentParser):
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which PyYAML would take the last without a word."""
+    """Refuses a key that stands twice, of which PyYAML would take the last without a word.
+
+    What looks like a date is text, as it was written: no key takes a date.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -153,7 +161,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "it cannot be parsed"
         raise InputError(f"{path}{line}: not valid YAML: {problem}.") from None
     except (ValueError, RecursionError) as error:
-        # Not UTF-8; a date or a number that is none; nested deeper than Python goes.
+        # Not UTF-8; a number that is none; nested deeper than Python goes.
         raise InputError(f"{path}: not valid YAML: {str(error).rstrip('.')}.") from None
     if config is None:
         return {}
