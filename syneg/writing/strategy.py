@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from syneg.errors import InputError, unknown
 from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
@@ -20,7 +20,11 @@ DOCUMENT = "hard_negative_document"
 """The field of the document, in the completion of every strategy that is ours."""
 
 MIRROR_FIELD = "mirror_query"
-_NEGATIVES = "negatives"
+
+W = TypeVar("W")
+"""What one result of a completion is read as."""
+
+S = TypeVar("S", bound="JsonStrategy[Any]")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,86 @@ class Example:
     mined: Sequence[str] = field(default_factory=tuple)
 
 
-class Strategy(ABC):
+class JsonStrategy(ABC, Generic[W]):
+    """What strategies share, whatever is written: the JSON schema of a completion, and its parser.
+
+    Attributes:
+        name: What it is chosen by.
+        version: Of its wording.
+        listed: The field of the list, where a completion holds several.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    listed: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._systems: dict[int, str] = {}
+
+    @property
+    def label(self) -> str:
+        """Name and version, as in "syneg/1"."""
+        return f"{self.name}/{self.version}"
+
+    def system(self, count: int) -> str:
+        """Returns the text that all requests for `count` results share; see `shared`."""
+        raise NotImplementedError
+
+    def shared(self, count: int) -> str:
+        """Returns `system`'s text, which is made only once."""
+        if count not in self._systems:
+            self._systems[count] = self.system(count)
+        return self._systems[count]
+
+    @abstractmethod
+    def properties(self) -> dict[str, Any]:
+        """Returns the schema's properties of one result, in the order they are written."""
+
+    def schema(self, count: int) -> dict[str, Any]:
+        """Returns the JSON schema of a completion that holds `count` results."""
+        one = _object_schema(self.properties())
+        if count == 1:
+            return one
+        many = {"type": "array", "items": one, "minItems": count, "maxItems": count}
+        return _object_schema({self.listed: many})
+
+    @abstractmethod
+    def read_one(self, fields: Mapping[str, Any]) -> W:
+        """Returns what one object of the schema's shape says.
+
+        Raises:
+            ParseFailure: Where the object does not follow the schema, or its text is blank.
+        """
+
+    @abstractmethod
+    def write_one(self, written: W) -> dict[str, Any]:
+        """Returns the object that `read_one` would turn into this: a recorded completion's shape."""
+
+    def parse(self, text: str, finish_reason: str, count: int) -> list[W]:
+        """Returns what a completion holds.
+
+        Raises:
+            ParseFailure: Where it is no JSON, is cut off, is blank or has the wrong shape.
+        """
+        fields = parse_object(text, finish_reason)
+        if count == 1:
+            return [self.read_one(fields)]
+        items = fields.get(self.listed)
+        if not isinstance(items, list) or len(items) != count:
+            found = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
+            raise ParseFailure(WRONG_SHAPE, f"expected {count} items in {self.listed!r}, found {found}")
+        for item in items:
+            if not isinstance(item, dict):
+                raise ParseFailure(WRONG_SHAPE, f"an item of {self.listed!r} is a {type(item).__name__}")
+        return [self.read_one(item) for item in items]
+
+    def completion_text(self, written: Sequence[W]) -> str:
+        """Returns the completion that `parse` would turn into these."""
+        items = [self.write_one(one) for one in written]
+        return json.dumps(items[0] if len(items) == 1 else {self.listed: items}, ensure_ascii=False)
+
+
+class Strategy(JsonStrategy[Written]):
     """Renders messages, and owns the JSON schema of the answer and its parser.
 
     What all requests share comes first in the messages, so that the engine's prefix cache serves
@@ -88,37 +171,19 @@ class Strategy(ABC):
     `properties`, `read_one` and `write_one`.
 
     Attributes:
-        name: What it is chosen by.
-        version: Of its wording.
         wants_mined: Whether it makes use of mined negatives.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[str]
+    listed = "negatives"
     wants_mined: ClassVar[bool] = False
 
     def __init__(self, options: PromptOptions) -> None:
+        super().__init__()
         self.options = options
-        self._systems: dict[int, str] = {}
-
-    @property
-    def label(self) -> str:
-        """Name and version, as in "syneg/1"."""
-        return f"{self.name}/{self.version}"
 
     @abstractmethod
     def messages(self, example: Example) -> list[Message]:
         """Returns the chat for one example; it asks for ``len(example.attributes)`` negatives."""
-
-    def system(self, count: int) -> str:
-        """Returns the text that all requests for `count` negatives share; see `shared`."""
-        raise NotImplementedError
-
-    def shared(self, count: int) -> str:
-        """Returns `system`'s text, which is made only once."""
-        if count not in self._systems:
-            self._systems[count] = self.system(count)
-        return self._systems[count]
 
     def properties(self) -> dict[str, Any]:
         """Returns the schema's properties of one negative, in the order they are written."""
@@ -127,14 +192,6 @@ class Strategy(ABC):
         if self.options.mirror:
             properties[MIRROR_FIELD] = text
         return {**properties, DOCUMENT: text}
-
-    def schema(self, count: int) -> dict[str, Any]:
-        """Returns the JSON schema of a completion that holds `count` negatives."""
-        one = _object_schema(self.properties())
-        if count == 1:
-            return one
-        many = {"type": "array", "items": one, "minItems": count, "maxItems": count}
-        return _object_schema({_NEGATIVES: many})
 
     def read_one(self, fields: Mapping[str, Any]) -> Written:
         """Returns the negative in one object of the schema's shape.
@@ -151,29 +208,6 @@ class Strategy(ABC):
         """Returns the object that `read_one` would turn into this: a recorded completion's shape."""
         fields = {"reasoning": written.reasoning, MIRROR_FIELD: written.mirror_query}
         return {name: text for name, text in fields.items() if text is not None} | {DOCUMENT: written.text}
-
-    def parse(self, text: str, finish_reason: str, count: int) -> list[Written]:
-        """Returns the negatives in a completion.
-
-        Raises:
-            ParseFailure: Where it is no JSON, is cut off, is blank or has the wrong shape.
-        """
-        fields = parse_object(text, finish_reason)
-        if count == 1:
-            return [self.read_one(fields)]
-        items = fields.get(_NEGATIVES)
-        if not isinstance(items, list) or len(items) != count:
-            found = f"{len(items)} items" if isinstance(items, list) else type(items).__name__
-            raise ParseFailure(WRONG_SHAPE, f"expected {count} items in {_NEGATIVES!r}, found {found}")
-        for item in items:
-            if not isinstance(item, dict):
-                raise ParseFailure(WRONG_SHAPE, f"an item of {_NEGATIVES!r} is a {type(item).__name__}")
-        return [self.read_one(item) for item in items]
-
-    def completion_text(self, written: Sequence[Written]) -> str:
-        """Returns the completion that `parse` would turn into these."""
-        items = [self.write_one(one) for one in written]
-        return json.dumps(items[0] if len(items) == 1 else {_NEGATIVES: items}, ensure_ascii=False)
 
 
 def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
@@ -205,13 +239,7 @@ def find_strategy(name: str) -> type[Strategy]:
         InputError: For a name that is no strategy's; names the nearest. For a file that is missing
             or fails, or defines no strategy.
     """
-    path, _, class_name = name.partition(".py:") if ".py:" in name else (name, "", "")
-    path = f"{path}.py" if class_name else path
-    if path.endswith(".py"):
-        return _from_file(Path(path), class_name)
-    if name not in _STRATEGIES:
-        raise unknown("strategy", name, _STRATEGIES)
-    return _STRATEGIES[name]
+    return named_or_from_file(name, _STRATEGIES, Strategy)
 
 
 def make_strategy(name: str, options: PromptOptions | None = None) -> Strategy:
@@ -219,7 +247,27 @@ def make_strategy(name: str, options: PromptOptions | None = None) -> Strategy:
     return find_strategy(name)(options or PromptOptions())
 
 
-def _from_file(path: Path, class_name: str) -> type[Strategy]:
+def named_or_from_file(name: str, known: Mapping[str, type[S]], base: type[S]) -> type[S]:
+    """Returns the strategy with this name, or the one in this file, which is run.
+
+    Args:
+        name: A known name, ``path/to/file.py`` or ``path/to/file.py:ClassName``.
+        known: Strategies by name.
+        base: What a file's strategy is a subclass of.
+
+    Raises:
+        InputError: See `find_strategy`.
+    """
+    path, _, class_name = name.partition(".py:") if ".py:" in name else (name, "", "")
+    path = f"{path}.py" if class_name else path
+    if path.endswith(".py"):
+        return _from_file(Path(path), class_name, base)
+    if name not in known:
+        raise unknown("strategy", name, known)
+    return known[name]
+
+
+def _from_file(path: Path, class_name: str, base: type[S]) -> type[S]:
     if not path.is_file():
         raise InputError(f"--strategy {path}: no such file.")
     spec = importlib.util.spec_from_file_location(f"syneg_user_strategy_{path.stem}", path)
@@ -234,13 +282,15 @@ def _from_file(path: Path, class_name: str) -> type[Strategy]:
     found = {
         key: value
         for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
     }
     if class_name and class_name not in found:
         raise unknown(f"strategy in {path}:", class_name, found)
     if not class_name and len(found) != 1:
         names = f": {', '.join(found)}; say which, as in {path}:NAME" if found else " at all"
-        raise InputError(f"--strategy {path}: expected one subclass of Strategy, found {len(found)}{names}.")
+        raise InputError(
+            f"--strategy {path}: expected one subclass of {base.__name__}, found {len(found)}{names}."
+        )
     strategy = found[class_name] if class_name else next(iter(found.values()))
     for attribute in ("name", "version"):
         if not isinstance(getattr(strategy, attribute, None), str):
