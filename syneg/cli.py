@@ -13,6 +13,7 @@ from syneg.errors import InputError, unknown
 # name -> (module, one line of help). Each module has a function main(argv).
 COMMANDS = {
     "demo": ("syneg.commands.demo", "the whole job on an embedded source, without a hub or a GPU"),
+    "ask": ("syneg.commands.ask", "documents -> a source whose queries an LLM wrote"),
     "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
     "generate": ("syneg.commands.generate", "pairs -> rows with negatives written by an LLM"),
     "compact": ("syneg.commands.compact", "a journal's files -> one Parquet file"),

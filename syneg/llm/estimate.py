@@ -38,6 +38,7 @@ class Estimate:
         gpus: GPUs that one engine uses, by the engine's options.
         gpu_hours: Estimated; None where the rate is unknown.
         example: One prompt, as messages.
+        unit: What requests are about, for people.
     """
 
     pairs: int
@@ -54,6 +55,7 @@ class Estimate:
     gpus: int
     gpu_hours: float | None
     example: list[dict[str, str]]
+    unit: str = "pairs"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures for JSON."""
@@ -62,7 +64,8 @@ class Estimate:
     def lines(self) -> list[str]:
         """Returns the figures for people."""
         lines = [
-            f"{self.open_requests} requests to make for {self.pairs} pairs; {self.done_requests} settled",
+            f"{self.open_requests} requests to make for {self.pairs} {self.unit}; "
+            f"{self.done_requests} settled",
             f"prompts: about {self.prompt_tokens} tokens, counted on {self.rendered} with "
             f"{self.tokens_from}; the first {self.shared_tokens} are the same in all",
             f"completions: about {self.completion_tokens} tokens, by {self.completions_from}",
@@ -134,6 +137,7 @@ def estimate(generation: Generation[Any]) -> Estimate:
         gpus=gpus,
         gpu_hours=completion_tokens / rate / 3600 * gpus if rate else None,
         example=[dict(message) for message in example.messages] if example else [],
+        unit=generation.report.unit,
     )
 
 

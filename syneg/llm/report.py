@@ -63,6 +63,8 @@ class GenerationReport:
         torn: Lines of the journal that were passed over since they are incomplete.
         run: What this run did.
         noun: What is written, for people.
+        result: One of them, for people.
+        unit: What requests are about, for people.
     """
 
     prompt: str = ""
@@ -85,6 +87,8 @@ class GenerationReport:
     torn: int = 0
     run: RunFigures = field(default_factory=RunFigures)
     noun: str = "synthetic negatives"
+    result: str = "negative"
+    unit: str = "pairs"
 
     def add(self, outcome: Outcome) -> None:
         """Counts what a slot came to."""
@@ -123,7 +127,8 @@ class GenerationReport:
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures for JSON."""
         figures = asdict(self)
-        del figures["noun"]
+        for words in ("noun", "result", "unit"):
+            del figures[words]
         figures["tokens_per_kept"] = self.tokens_per_kept
         return figures
 
@@ -131,16 +136,16 @@ class GenerationReport:
         """Returns the figures for people, without those that are zero."""
         run = self.run
         lines = [
-            f"{self.kept} {self.noun} from {self.requests} requests for {self.pairs} pairs",
+            f"{self.kept} {self.noun} from {self.requests} requests for {self.pairs} {self.unit}",
             f"completions: {self.completions} ({run.from_journal} from the journal, {run.asked} new)",
         ]
         if self.failures:
             kinds = ", ".join(f"{kind} {count}" for kind, count in self.failures.items())
-            lines.append(f"failed attempts: {kinds}; slots without a negative in the end: {self.failed}")
+            lines.append(f"failed attempts: {kinds}; slots without a {self.result} in the end: {self.failed}")
         if self.completion_tokens:
             lines.append(
                 f"tokens: {self.prompt_tokens} in, {self.completion_tokens} out"
-                + (f", {self.tokens_per_kept:.0f} a kept negative" if self.kept else "")
+                + (f", {self.tokens_per_kept:.0f} a kept {self.result}" if self.kept else "")
             )
         if run.asked and run.seconds and run.completion_tokens:
             lines.append(
@@ -152,7 +157,7 @@ class GenerationReport:
             "completions with thinking, which was stripped": self.thinking_stripped,
             "not recorded, skipped": self.skipped,
             "recorded for another query text, skipped": self.changed,
-            "recordings of pairs that are not in the source": self.missing,
+            f"recordings of {self.unit} that are not in the source": self.missing,
             "slots not asked yet": self.unanswered,
             "torn lines in the journal, passed over": self.torn,
         }

@@ -247,7 +247,7 @@ def make_strategy(name: str, options: PromptOptions | None = None) -> Strategy:
     return find_strategy(name)(options or PromptOptions())
 
 
-def named_or_from_file(name: str, known: Mapping[str, type[S]], base: type[S]) -> type[S]:
+def named_or_from_file(name: str, known: Mapping[str, type[S]], base: type[Any]) -> type[S]:
     """Returns the strategy with this name, or the one in this file, which is run.
 
     Args:
@@ -267,7 +267,7 @@ def named_or_from_file(name: str, known: Mapping[str, type[S]], base: type[S]) -
     return known[name]
 
 
-def _from_file(path: Path, class_name: str, base: type[S]) -> type[S]:
+def _from_file(path: Path, class_name: str, base: type[Any]) -> type[S]:
     if not path.is_file():
         raise InputError(f"--strategy {path}: no such file.")
     spec = importlib.util.spec_from_file_location(f"syneg_user_strategy_{path.stem}", path)
