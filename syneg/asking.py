@@ -32,10 +32,11 @@ from syneg.llm.journal import Journal
 from syneg.llm.requests import Engine, digest
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, load_source
 from syneg.text import estimate_tokens, normal_text
-from syneg.writing.examples import read_examples
+from syneg.writing.examples import Examples, read_examples
 from syneg.writing.passages import passages
 from syneg.writing.queries import (
     QueriesTask,
+    RecordedLines,
     RecordedQueries,
     Subject,
     Subjects,
@@ -140,14 +141,18 @@ class Asking:
                 self.source.judgements(split)
         others = [split for split in self.source.qrels if split not in splits]
         self.held_out, relevant = _judged(self.source, others)
-        self.examples = read_examples(self.source, splits, args, seed, self.held_out, relevant)
+        recordings = open_query_recordings(args)
+        # With which examples recorded lines were written is not known; the journal's requests have them.
+        self.is_replayed = isinstance(recordings, RecordedLines)
+        self.examples = Examples()
+        if not (self.is_replayed and args.examples is None):
+            self.examples = read_examples(self.source, splits, args, seed, self.held_out, relevant)
         excluded = dict.fromkeys(self.examples.document_ids, "shown as an example")
         if args.without_test_documents:
             excluded |= dict.fromkeys(relevant, "relevant to a held-out query")
         self.cut = 0
         if args.positive == "passage":
             self.source, self.cut = cut_corpus(self.source, args.max_positive_tokens)
-        recordings = open_query_recordings(args)
         self.drawn = draw(self.source, args, seed, excluded, recordings)
         self.subjects = self._subjects()
         task = QueriesTask(args, seed, self.examples.shown, recordings)
@@ -225,7 +230,7 @@ class Asking:
         if "test" in splits:
             judged = "and judged" if "judge" in self.gates.gates else "and not judged (--gates ...,judge)"
             lines.append(f"split test is written, {judged}: it favours what resembles the writer")
-        if not self.examples.shown:
+        if not self.examples.shown and not self.is_replayed:
             lines.append(_WITHOUT_EXAMPLES)
         return Asked(source, kept, [query for query in queries if query.gate is not None], facts, lines)
 
@@ -481,7 +486,7 @@ def check_folder(output: AskFolderArguments) -> None:
 def _line(query: WrittenQuery, further: dict[str, Any]) -> str:
     record = {"doc_id": query.document_id, "query": query.text, "query_id": query.id}
     record |= {name: getattr(query, name) for name in ("kind", "reasoning", "generator")} | further
-    return json.dumps({k: v for k, v in record.items() if v is not None}, ensure_ascii=False) + "\n"
+    return json.dumps({k: v for k, v in record.items() if v not in (None, "")}, ensure_ascii=False) + "\n"
 
 
 def _card(name: str, asked: Asked) -> str:

@@ -278,10 +278,10 @@ def open_query_recordings(args: QueryArguments) -> RecordedQueries | None:
             f"--recordings {path}: a JSONL of recorded queries has one a line; leave "
             "--queries_per_request at 1."
         )
-    return _FromLines(path, args)
+    return RecordedLines(path, args)
 
 
-class _FromLines:
+class RecordedLines:
     """A JSONL of recorded queries, held in memory.
 
     One JSON object a line: doc_id, query, and where known kind, reasoning and generator; other keys are not
