@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from syneg.api import build, gate, mine, write_negatives
+    from syneg.api import ask, build, gate, mine, write_negatives
     from syneg.errors import InputError
     from syneg.evaluation.evaluate import evaluate
     from syneg.hub.publish import push_dataset, push_model
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from syneg.training.collator import SyNegCollator
     from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
+    from syneg.writing.query_strategy import QueryStrategy
     from syneg.writing.strategies import Strategy
 
 __version__ = "0.1.0"
@@ -23,9 +24,11 @@ __all__ = [
     "ContrastiveTrainer",
     "InputError",
     "Mixture",
+    "QueryStrategy",
     "Source",
     "Strategy",
     "SyNegCollator",
+    "ask",
     "build",
     "evaluate",
     "gate",
@@ -42,9 +45,11 @@ _MODULES = {
     "ContrastiveTrainer": "syneg.training.trainer",
     "InputError": "syneg.errors",
     "Mixture": "syneg.training.mixing",
+    "QueryStrategy": "syneg.writing.query_strategy",
     "Source": "syneg.sources",
     "Strategy": "syneg.writing.strategies",
     "SyNegCollator": "syneg.training.collator",
+    "ask": "syneg.api",
     "build": "syneg.api",
     "evaluate": "syneg.evaluation.evaluate",
     "gate": "syneg.api",

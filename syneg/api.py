@@ -12,14 +12,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from syneg import building
+from syneg import asking, building
 from syneg.building import FolderArguments, StageArguments
 from syneg.errors import InputError, nearest
 from syneg.gating.arguments import GatingArguments
+from syneg.gating.queries import QueryGateArguments
 from syneg.llm.journal import Journal
 from syneg.mining.arguments import MiningArguments
 from syneg.sources import SourceArguments
 from syneg.writing.arguments import GenerationArguments
+from syneg.writing.query_arguments import QueryArguments
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,6 +38,35 @@ def _in_python(function: Callable[P, R]) -> Callable[P, R]:
             raise type(error)(re.sub(r"(?<![\w-])--(?=[a-z])", "", str(error))) from error
 
     return wrapped
+
+
+@_in_python
+def ask(source: str | Path, output: str | Path, *, seed: int = 0, **options: Any) -> Path:
+    """Has an LLM write queries for a source's documents, and gates them.
+
+    Completions are journalled in ``<output>-journal`` (or `journal`) as they come: run it again to go on.
+
+    Example:
+        >>> folder = ask("data/manuals", "out/asked", llm="Qwen/Qwen3-4B-Instruct-2507", documents=2000)
+        >>> mined = mine(folder, "out/mined")
+
+    Args:
+        source: What `load_source` takes; documents alone are enough.
+        output: The folder of the written source.
+        seed: Seed of every draw and of the sampling.
+        **options: Any of `SourceArguments`, `QueryArguments`, `QueryGateArguments` and `AskFolderArguments`.
+
+    Returns:
+        The folder, in BEIR's layout, which every stage takes as its source.
+
+    Raises:
+        InputError: Where an argument, the source, a gate or the engine cannot be used. No completion is lost.
+    """
+    options |= {"source": str(source), "output": str(output), "seed": seed}
+    kinds = (asking.AskFolderArguments, SourceArguments, QueryArguments, QueryGateArguments)
+    folder, where, args, gates = _arguments(options, *kinds)
+    asking.ask(where, args, gates, folder)
+    return Path(output)
 
 
 @_in_python

@@ -31,8 +31,8 @@ class Request:
         sampling: temperature, top_p, max_tokens, seed, and the chat template's options.
         schema: The JSON schema that the completion follows.
         prompt: Strategy and version, as in "syneg/1".
-        query_id: The pair's query.
-        positive_id: The pair's positive.
+        query_id: The pair's query; blank where it is a document alone that is asked about.
+        positive_id: The pair's positive, or that document.
         slot: Which of the pair's results this asks for: the first one, where it asks for several.
         attempt: 0 for the first time that this slot is asked for.
         attributes: One mapping for each result asked for.
@@ -63,6 +63,8 @@ class Request:
     @property
     def name(self) -> str:
         """What a message to the user calls it."""
+        if not self.query_id:
+            return f"document {self.positive_id!r}, slot {self.slot}, attempt {self.attempt + 1}"
         return (
             f"query {self.query_id!r}, positive {self.positive_id!r}, slot {self.slot}, "
             f"attempt {self.attempt + 1}"
