@@ -30,7 +30,9 @@ from syneg.llm.estimate import estimate
 from syneg.llm.generation import Generation
 from syneg.llm.journal import Journal
 from syneg.llm.requests import Engine, digest
-from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, load_source
+from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, source_of
+from syneg.sources.loading import WRITTEN_NOTE as NOTE
+from syneg.sources.source import Qrels
 from syneg.text import estimate_tokens, normal_text
 from syneg.writing.examples import Examples, read_examples
 from syneg.writing.passages import passages
@@ -45,9 +47,6 @@ from syneg.writing.queries import (
     slots_of,
 )
 from syneg.writing.query_arguments import QueryArguments
-
-NOTE = "written.json"
-"""What made a written source, for machines; by it a folder is known as one of ours."""
 
 _WRITTEN, _DROPPED, _CARD = "written.jsonl", "dropped.jsonl", "README.md"
 _OURS = {
@@ -129,7 +128,7 @@ class Asking:
     ) -> None:
         self.where, self.args, self.gates, self.seed = where, args, gates, seed
         self._journal, self._engine = journal, engine
-        self.source = load_source(where.source, where.unknown_documents)
+        self.source = source_of(where)
         if len(self.source.corpus) < 2:
             raise InputError(
                 f"{self.source.name}: one document is no corpus: there is nothing to tell it from. Give at "
@@ -267,7 +266,7 @@ class Asking:
 
     def _source(self, kept: Sequence[WrittenQuery]) -> Source:
         texts = {"id": [query.id for query in kept], "text": [query.text for query in kept]}
-        qrels: dict[str, dict[str, dict[str, int]]] = {"train": {}}
+        qrels: dict[str, Qrels] = {"train": {}}
         for query in kept:
             split = "test" if self._is_held_out(query.document_id) else "train"
             qrels.setdefault(split, {})[query.id] = {query.document_id: 1}

@@ -115,7 +115,11 @@ def make_row(
     negatives: Iterable[Negative] = (),
     origin: str = "source",
 ) -> Row:
-    """Returns a row. `origin` is "source", "mirror" for a row turned round, or "relabelled" by the judge."""
+    """Returns a row.
+
+    `origin` is "source", "written" where an LLM wrote the query, "mirror" for a row turned round, or
+    "relabelled" by the judge.
+    """
     return Row(
         query_id=query_id,
         query=query,

@@ -128,10 +128,10 @@ def _through(stage: Stage, stream: Iterator[Draft]) -> Iterator[Draft]:
         yield from stage.apply(group)
 
 
-def pair_drafts(pairs: Iterable[Pair]) -> Iterator[Draft]:
-    """Yields a draft without negatives for each pair."""
+def pair_drafts(pairs: Iterable[Pair], origin: str = "source") -> Iterator[Draft]:
+    """Yields a draft without negatives for each pair; `origin` is what its row says it comes from."""
     for pair in pairs:
-        yield Draft(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive))
+        yield Draft(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, origin=origin))
 
 
 class RowPairs:

@@ -32,9 +32,9 @@ from syneg.llm.journal import Journal
 from syneg.llm.requests import Engine, Outcome
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import BM25Miner
+from syneg.mining.cache import document_keys
 from syneg.mining.candidates import MISSING, Candidates, Miner
 from syneg.mining.dense import DenseMiner
-from syneg.mining.keys import document_keys
 from syneg.rows import make_negative, make_row
 from syneg.sources import QUERY_FEATURES, Source
 from syneg.text import normal_text, pieces

@@ -35,6 +35,8 @@ from syneg.sources.source import CORPUS_FEATURES, QUERY_FEATURES, TRAIN, Qrels, 
 from syneg.sources.tables import TAKEN, format_of, plain_name, read_table, rows_in_memory
 
 TEXT_FILES = (".txt", ".md")
+WRITTEN_NOTE = "written.json"
+"""The file that tells of a folder that its queries were written by an LLM."""
 # What `datasets` writes beside its own files.
 _OF_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _SPLIT_WORDS = {
@@ -165,7 +167,13 @@ def _read_folder(folder: Path, skip: bool, query_column: str | None, positive_co
         raise InputError(f"{folder}: these are rows that syneg wrote, and no source; give them as --dataset.")
     corpus = beir_file(folder, "corpus.jsonl")
     if beir_file(folder, "queries.jsonl") or qrels_files(folder) or (folder / "qrels").is_dir():
-        return _checked(read_beir(folder), skip)
+        source = _checked(read_beir(folder), skip)
+        if (folder / WRITTEN_NOTE).is_file():
+            source.origin = "written"
+            source.notes.append(
+                f"{source.name}: its queries were written by an LLM, those of split test too."
+            )
+        return source
     name = folder.resolve().name
     if corpus is not None:
         documents = cached_dataset(jsonl_records, corpus, CORPUS_FEATURES)

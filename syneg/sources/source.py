@@ -114,6 +114,7 @@ class Source:
         qrels: Judgements by split. Documents alone have none, and no queries.
         skipped: How many judgements of each split named an unknown document or query.
         notes: Lines a person should read, such as what was left out in making it.
+        origin: What its pairs come from: "source", or "written" where an LLM wrote the queries.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Source:
     qrels: dict[str, Qrels]
     skipped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    origin: str = "source"
 
     from_pairs: ClassVar[Callable[..., Source]]
     """Makes a source of pairs in memory: `syneg.sources.loading.source_from_pairs`, which reads them."""

@@ -128,7 +128,8 @@ def read_row(row: Mapping[str, Any], with_negatives: bool = True) -> TrainingRow
     query_id, positive_id = text_id(row.get("query_id")), text_id(row.get("positive_id"))
     if query_id is not None and positive_id is not None:
         # A mirror shares its ids with no other row, but its origin is part of what it is.
-        identity = f"{query_id}/{positive_id}" + ("" if row.get("origin") in (None, "source") else "/mirror")
+        is_made = row.get("origin") not in (None, "source", "written")
+        identity = f"{query_id}/{positive_id}" + "/mirror" * is_made
     else:
         digest = hashlib.blake2b(f"{query}\x1f{positive}".encode(), digest_size=8)
         identity = digest.hexdigest()

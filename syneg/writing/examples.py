@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from syneg.errors import InputError
 from syneg.llm.requests import digest
 from syneg.sources import Source, load_source
+from syneg.sources.pairs import POSITIVE_COLUMNS
+from syneg.sources.tables import format_of, read_table
 from syneg.text import normal_text
 from syneg.writing.queries import query_line
 from syneg.writing.query_arguments import QueryArguments
-from syneg.writing.query_strategy import QueryExample
+from syneg.writing.query_strategy import QUERY, QueryExample
 
-_TEXT_KEYS = ("positive", "document", "text")
+_DOCUMENT = "doc_id"
 
 
 @dataclass
@@ -122,33 +126,26 @@ def _from_split(
 
 def _from_file(spec: str, source: Source) -> list[tuple[str | None, QueryExample]]:
     path = Path(spec)
-    if path.suffix != ".jsonl" or not path.is_file():
-        given = load_source(spec)
-        pairs = given.pairs("train")
-        known = set(source.document_ids)
-        return [
-            (pair.positive_id if pair.positive_id in known else None, QueryExample(pair.query, pair.positive))
-            for pair in pairs
-        ]
-    found: list[tuple[str | None, QueryExample]] = []
-    for number, line in enumerate(path.open("rb"), start=1):
-        if line.strip():
-            where = f"--examples {path}, line {number}"
-            record = query_line(line, where, ("query",), ("doc_id", *_TEXT_KEYS))
-            found.append(_example(record, source, where))
-    if not found:
-        raise InputError(f"--examples {path}: the file holds no query.")
-    return found
+    rows = read_table(path) if path.is_file() and format_of(path) is not None else iter(())
+    first = next(rows, None)
+    if first is not None and QUERY in first[1] and not set(POSITIVE_COLUMNS) & first[1].keys():
+        return [_by_id(record, source, where) for where, record in chain([first], rows)]
+    known = set(source.document_ids)
+    return [
+        (pair.positive_id if pair.positive_id in known else None, QueryExample(pair.query, pair.positive))
+        for pair in load_source(spec).pairs("train")
+    ]
 
 
-def _example(record: dict[str, str], source: Source, where: str) -> tuple[str | None, QueryExample]:
-    document_id = record.get("doc_id")
-    text = next((record[key] for key in _TEXT_KEYS if key in record), None)
-    row = -1 if document_id is None else source.document_ids.get_indexer([document_id])[0]
-    if row < 0 and text is None and document_id is not None:
+def _by_id(record: Mapping[str, Any], source: Source, where: str) -> tuple[str | None, QueryExample]:
+    """Reads a query with the id of a document of the source, or alone."""
+    texts = query_line(record, where, (QUERY,), (_DOCUMENT,))
+    name = texts.get(_DOCUMENT)
+    if name is None:
+        return None, QueryExample(texts[QUERY])
+    row = int(source.document_ids.get_indexer([name])[0])
+    if row < 0:
         raise InputError(
-            f"{where}: document {document_id!r} is not in the source; give its text as 'positive'."
+            f"{where}: document {name!r} is not in the source; give its text in a column 'positive'."
         )
-    if text is None:
-        text = source.documents([int(row)])[0] if row >= 0 else ""
-    return document_id if row >= 0 else None, QueryExample(record["query"], text)
+    return name, QueryExample(texts[QUERY], source.documents([row])[0])

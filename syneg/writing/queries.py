@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from syneg.llm.generation import Completions, Generation
 from syneg.llm.journal import Journal
 from syneg.llm.recordings import Asked, RecordedJournal, Recordings
 from syneg.llm.requests import Completion, Engine, Request, digest
+from syneg.reading import columns_seen, is_blank, json_lines, whole_text
 from syneg.resources import resource_path
 from syneg.sources import Source, document_text
 from syneg.text import cut, neutralise
@@ -301,11 +301,10 @@ class RecordedLines:
         self._strategy = make_query_strategy(args.strategy, QueryOptions(reflection=args.with_reflection))
         self._records: dict[str, list[dict[str, str]]] = {}
         self._lines = 0
-        for number, line in enumerate(path.open("rb"), start=1):
-            if line.strip():
-                record = query_line(line, f"{path}, line {number}", ("doc_id", "query"), _OPTIONAL)
-                self._records.setdefault(record.pop("doc_id"), []).append(record)
-                self._lines += 1
+        for where, line in json_lines(path):
+            record = query_line(line, where, ("doc_id", "query"), _OPTIONAL)
+            self._records.setdefault(record.pop("doc_id"), []).append(record)
+            self._lines += 1
         if not self._lines:
             raise InputError(f"--recordings {path}: the file holds no recorded query.")
 
@@ -374,31 +373,25 @@ _OPTIONAL = ("kind", "reasoning", "generator")
 
 
 def query_line(
-    line: bytes, where: str, required: Sequence[str], optional: Sequence[str] = ()
+    record: Mapping[str, Any], where: str, required: Sequence[str], optional: Sequence[str] = ()
 ) -> dict[str, str]:
-    """Returns the texts of a line of JSONL: those that must be there, and of the others those that are.
+    """Returns the texts of a line: those that must be there, and of the others those that are.
 
     Raises:
-        InputError: Where it is no JSON object, a text is missing or blank, or is no string.
+        InputError: Where a text is missing or blank, or is no string.
     """
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({getattr(error, 'msg', 'not UTF-8')}).") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object, found a {type(record).__name__}.")
     texts = {}
     for name in (*required, *optional):
         value = record.get(name)
         if name in required and name not in record:
-            raise InputError(f"{where}: {name!r} is missing (found: {', '.join(record)[:300]}).")
+            raise InputError(f"{where}: {name!r} is missing (found: {columns_seen(record)}).")
         if value is None and name in optional:
             continue
         if not isinstance(value, str):
             raise InputError(f"{where}: {name!r} must be a string, not a {type(value).__name__}.")
-        if name in required and not value.strip():
+        texts[name] = whole_text(value)
+        if name in required and is_blank(value):
             raise InputError(f"{where}: {name!r} is blank.")
-        texts[name] = value
     return texts
 
 

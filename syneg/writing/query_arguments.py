@@ -54,9 +54,9 @@ class QueryArguments(LLMArguments):
     examples: str | None = field(
         default=None,
         metadata={
-            "help": "Real queries with their documents, which those written are to be like: a JSONL with "
-            "query and positive (or doc_id, a document of the source), or pairs in any form that --source "
-            "takes. Drawn from --split of the source where not given, if it has one."
+            "help": "Real queries with their documents, which those written are to be like: pairs in any "
+            "form that --source takes, or a table of query and doc_id, a document of the source (or query "
+            "alone). Drawn from --split of the source where not given, if it has one."
         },
     )
     num_examples: int = field(default=12, metadata={"help": "How many of them the prompt shows; 0 for none."})

@@ -80,6 +80,7 @@ def test_documents_become_a_source_that_other_commands_take(source, tmp_path, ca
     mine(["--source", str(output), "--miners", "bm25", "--output", str(tmp_path / "mined")])
     rows = load_dataset(str(tmp_path / "mined"), split="train")
     assert {row["query"] for row in rows} == set(kept.values()) and all(row["negatives"] for row in rows)
+    assert set(rows["origin"]) == {"written"}
 
 
 def test_the_draw_is_the_seeds_and_nothing_else_is_asked(source, tmp_path):
@@ -279,7 +280,7 @@ LONG = "\n\n".join(
 
 def test_long_documents_are_cut_and_the_document_or_the_passage_is_the_positive(tmp_path, monkeypatch):
     alone = corpus(LONG, "The short one tells of item77 and of nothing else.", title="Guide")
-    monkeypatch.setattr("syneg.asking.load_source", lambda *_: alone)
+    monkeypatch.setattr("syneg.asking.source_of", lambda *_: alone)
     engine = ScriptedEngine(good)
     options = {"max_positive_tokens": 100, "queries_per_document": 3, "gates": ["none"]}
     lines = run(Path("x"), tmp_path / "whole", engine, **options)
@@ -308,7 +309,7 @@ def test_long_documents_are_cut_and_the_document_or_the_passage_is_the_positive(
 def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
     text = "The river carries the boats of the merchants from the mountains down to the wide sea in spring"
     alone = corpus(text, f"{text}", f"{text} again", "word", "  ", "東京は日本の首都であり最大の都市です。")
-    monkeypatch.setattr("syneg.asking.load_source", lambda *_: alone)
+    monkeypatch.setattr("syneg.asking.source_of", lambda *_: alone)
     engine = ScriptedEngine(lambda r: json.dumps({"reasoning": "", "query": f"q {r.positive_id}"}))
     lines = run(Path("x"), tmp_path / "out", engine, gates=["none"])
     assert len(engine.asked) == 2 and "c5" in {request.positive_id for request in engine.asked}
@@ -318,7 +319,7 @@ def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
 
 def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, monkeypatch):
     def refuse(message: str, *documents: str, answer: object = good, **options: object) -> None:
-        monkeypatch.setattr("syneg.asking.load_source", lambda *_: corpus(*documents))
+        monkeypatch.setattr("syneg.asking.source_of", lambda *_: corpus(*documents))
         with pytest.raises(InputError, match=message) as caught:
             run(Path("x"), tmp_path / "out", ScriptedEngine(answer), **options)
         assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
@@ -404,6 +405,26 @@ def test_from_python(source, tmp_path):
         syneg.ask(source, tmp_path / "out", documnts=3)
     with pytest.raises(InputError, match="unknown gate 'roundtrip'"):
         syneg.ask(source, tmp_path / "other", gates=["roundtrip"], **options)
+
+
+def test_from_a_folder_of_texts_to_pairs(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNEG_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "manuals"
+    (folder / "deep").mkdir(parents=True)
+    for i in range(6):
+        name = f"deep/{i}.txt" if i % 2 else f"{i}.md"
+        (folder / name).write_text(f"# Part {i}\n\nThe engine {i} repairs item{i} under load, it is said.\n")
+    run(folder, tmp_path / "out", ScriptedEngine(good))
+    written = load_source(tmp_path / "out")
+    assert len(written.queries) == 6 and written.qrels["train"]["written:deep/1.txt:1"] == {"deep/1.txt": 1}
+    assert written.documents([0])[0].startswith("# Part 0\n\nThe engine")
+    (folder / "0.md").write_bytes(b"\x89PNG\x00\xff")
+    with pytest.raises(InputError, match=r"0\.md, line 1: not UTF-8"):
+        run(folder, tmp_path / "binary", ScriptedEngine(good))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no source: it is empty"):
+        run(tmp_path / "empty", tmp_path / "none", ScriptedEngine(good))
+    assert not (tmp_path / "binary").exists() and not (tmp_path / "none").exists()
 
 
 def test_gate_arguments_out_of_range():

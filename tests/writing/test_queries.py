@@ -255,36 +255,37 @@ def test_examples_are_drawn_from_the_training_split_and_never_a_held_out_one():
 
 def test_the_users_own_examples(tmp_path):
     source = tiny_source()
-    path = tmp_path / "mine.jsonl"
-    lines = [
-        {"query": "which one", "positive": "this one"},
-        {"query": "and d3", "doc_id": "d3"},
-        {"query": "alone"},
-    ]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    args = QueryArguments(examples=str(path))
-    examples = read_examples(source, ["train"], args, 0, ["WHICH  one"], set())
+
+    def read(text: str, closed: tuple[str, ...] = (), name: str = "mine.jsonl"):
+        (tmp_path / name).write_text(text)
+        args = QueryArguments(examples=str(tmp_path / name))
+        return read_examples(source, ["train"], args, 0, closed, set())
+
+    lines = [{"query": "and d3", "doc_id": "d3"}, {"query": "alone"}, {"query": "which one", "doc_id": "d4"}]
+    examples = read("".join(json.dumps(line) + "\n" for line in lines), ("WHICH  one",))
     assert {(one.query, one.document) for one in examples.shown} == {
         ("and d3", source.documents([3])[0]),
         ("alone", ""),
     }
     assert examples.document_ids == ["d3"] and examples.left_out == 1
     assert examples.lines()[0] == "examples: 2 of 3 real queries, from mine.jsonl"
+    examples = read("query,positive,doc_id\nwhat is it,A text of my own,d7\n", name="mine.csv")
+    assert examples.shown == [QueryExample("what is it", "A text of my own")]
+    assert examples.document_ids == ["d7"]
     # Pairs in any form that a source takes.
     source.save(tmp_path / "pairs")
-    examples = read_examples(
-        source, ["train"], QueryArguments(examples=str(tmp_path / "pairs")), 0, [], set()
-    )
+    args = QueryArguments(examples=str(tmp_path / "pairs"))
+    examples = read_examples(source, ["train"], args, 0, [], set())
     assert len(examples.shown) == 8 and set(examples.document_ids) <= set(source.document_ids)
     for text, message in [
         ('{"query": "x", "doc_id": "d999"}\n', "line 1: document 'd999' is not in the source"),
-        ("\n", "holds no query"),
-        ('{"question": "x"}\n', "line 1: 'query' is missing"),
+        ('{"query": "x", "doc_id": 7}\n', "line 1: 'doc_id' must be a string"),
+        ("\n", "no row"),
+        ('{"quarry": "x"}\n', "neither pairs nor documents"),
         ('{"query": "held out"}\n', "all of its queries are held out"),
     ]:
-        path.write_text(text)
         with pytest.raises(InputError, match=message):
-            read_examples(source, ["train"], args, 0, ["held out"], set())
+            read(text, ("held out",))
 
 
 STRATEGY = """
