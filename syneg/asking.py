@@ -33,7 +33,7 @@ from syneg.llm.requests import Engine, digest
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, source_of
 from syneg.sources.loading import WRITTEN_NOTE as NOTE
 from syneg.sources.source import Qrels
-from syneg.text import estimate_tokens, normal_text
+from syneg.text import estimate_tokens, normal_text, units
 from syneg.writing.examples import Examples, read_examples
 from syneg.writing.passages import passages
 from syneg.writing.queries import (
@@ -365,9 +365,8 @@ def draw(
 
 def _unfit(text: str, args: QueryArguments, duplicates: Duplicates) -> str | None:
     """Returns why a document is not written for, or None."""
-    # Blanks are tokens, too.
-    if estimate_tokens(normal_text(text)) < args.min_document_tokens:
-        return f"shorter than --min_document_tokens ({args.min_document_tokens})"
+    if len(units(normal_text(text))) < args.min_document_words:
+        return f"shorter than --min_document_words ({args.min_document_words})"
     return "repeats another" if duplicates.find(text) else None
 
 

@@ -37,7 +37,7 @@ from syneg.mining.candidates import MISSING, Candidates, Miner
 from syneg.mining.dense import DenseMiner
 from syneg.rows import make_negative, make_row
 from syneg.sources import QUERY_FEATURES, Source
-from syneg.text import normal_text, pieces
+from syneg.text import normal_text, pieces, units
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.query_arguments import QueryArguments
 
@@ -46,8 +46,9 @@ QUERY_GATES = ("checks", "leaks", "duplicates", "round_trip", "general", "judge"
 
 _COPIED_PIECES = 8
 """Pieces (of about four letters) in a sequence that counts as copied: about five words."""
-_SAME_WORDS = 2048
+_BLOCK = 2048
 """Queries compared at once."""
+_PUNCTUATION = ".,;:!?…\"'`()[]“”‘’«»。，、；：！？「」『』（）"
 _SPEAKS = re.compile(
     r"\b(?:according to|based on|described in|mentioned in|discussed in|stated in|given in|from) "
     r"(?:the|this) (?:(?:given|above|provided) )?(?:document|passage|text|article|excerpt|abstract)\b"
@@ -293,8 +294,8 @@ def gate_queries(
 
 
 def _check(queries: Sequence[WrittenQuery], source: Source, args: QueryGateArguments) -> None:
-    for start in range(0, len(queries), _SAME_WORDS):
-        block = queries[start : start + _SAME_WORDS]
+    for start in range(0, len(queries), _BLOCK):
+        block = queries[start : start + _BLOCK]
         for query, document in zip(block, source.documents([one.row for one in block]), strict=True):
             signs = (
                 ("refusal", "It reads as a refusal", patterns.refusal),
@@ -330,13 +331,16 @@ def _copied_share(text: str, original: str) -> float:
 
 
 def _words(text: str) -> str:
-    """Returns a text's words alone, in the form in which they count as equal; itself, where it has none."""
+    """Returns a text in the form in which queries count as equal: punctuation round its words aside.
+
+    Signs stay that tell one query from another, as in C++ and ``a < b``.
+    """
     normal = normal_text(text)
-    return " ".join(re.sub(r"[\W_]+", " ", normal).split()) or normal
+    return " ".join(word for part in normal.split() if (word := part.strip(_PUNCTUATION))) or normal
 
 
 def _check_leaks(queries: Sequence[WrittenQuery], held_out: Sequence[str], threshold: float) -> None:
-    """Drops queries that have nearly the words of a held-out one: by pieces, which every script has."""
+    """Drops queries that have nearly the words of a held-out one: characters, in scripts without blanks."""
     if not held_out:
         return
     # Of equal words the first stands for all, so that the matrix has no row twice.
@@ -344,11 +348,11 @@ def _check_leaks(queries: Sequence[WrittenQuery], held_out: Sequence[str], thres
     vocabulary: dict[str, int] = {}
     known = _incidence(others, vocabulary)
     sizes = known.sum(axis=1)
-    for start in range(0, len(queries), _SAME_WORDS):
-        block = queries[start : start + _SAME_WORDS]
+    for start in range(0, len(queries), _BLOCK):
+        block = queries[start : start + _BLOCK]
         words = [_words(query.text) for query in block]
         own = _incidence(words, dict(vocabulary), columns=len(vocabulary))
-        counts = np.array([len(set(pieces(f" {text}"))) for text in words])
+        counts = np.array([len(set(units(text))) for text in words])
         shared = (own @ known.T).tocoo()
         similarity = shared.data / (counts[shared.row] + sizes[shared.col] - shared.data)
         best: dict[int, tuple[float, int]] = {}
@@ -362,11 +366,11 @@ def _check_leaks(queries: Sequence[WrittenQuery], held_out: Sequence[str], thres
 
 
 def _incidence(texts: Iterable[str], vocabulary: dict[str, int], columns: int | None = None) -> csr_array:
-    """Returns which pieces each text has, shape (texts, pieces); new ones only where `columns` is None."""
+    """Returns which words each text has, shape (texts, words); new ones only where `columns` is None."""
     rows, places, count = [], [], 0
     for count, text in enumerate(texts, start=1):
-        for piece in set(pieces(f" {text}")):
-            place = vocabulary.setdefault(piece, len(vocabulary))
+        for word in set(units(text)):
+            place = vocabulary.setdefault(word, len(vocabulary))
             if columns is None or place < columns:
                 rows.append(count - 1)
                 places.append(place)

@@ -118,7 +118,8 @@ def estimate(generation: Generation[Any]) -> Estimate:
         length, completions_from = written / completions, f"the {completions} completions in the journal"
     else:
         length = expected / rendered + _REASONING_TOKENS
-        completions_from = f"the positives' length and {_REASONING_TOKENS} tokens for the rest"
+        what = "the positives' length" if generation.report.unit == "pairs" else "what is usual"
+        completions_from = f"{what} and {_REASONING_TOKENS} tokens for the rest"
     completion_tokens = round(open_requests * min(length, most))
     rate, rate_from = _rate(args, journal)
     gpus = _gpus(args)

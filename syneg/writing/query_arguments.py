@@ -82,8 +82,11 @@ class QueryArguments(LLMArguments):
             "choices": ["document", "passage"],
         },
     )
-    min_document_tokens: int = field(
-        default=8, metadata={"help": "Shorter documents (in estimated tokens) are not written for."}
+    min_document_words: int = field(
+        default=2,
+        metadata={
+            "help": "Documents of fewer words (characters, in scripts without blanks) are not written for."
+        },
     )
     near_duplicate: float = field(
         default=0.8,
@@ -106,7 +109,7 @@ class QueryArguments(LLMArguments):
 
     def __post_init__(self) -> None:
         LLMArguments.__post_init__(self)
-        self._at_least_one("queries_per_request", "max_example_tokens", "min_document_tokens")
+        self._at_least_one("queries_per_request", "max_example_tokens", "min_document_words")
         for name in ("documents", "queries_per_document"):
             if getattr(self, name) is not None:
                 self._at_least_one(name)

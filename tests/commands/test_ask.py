@@ -314,7 +314,7 @@ def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
     lines = run(Path("x"), tmp_path / "out", engine, gates=["none"])
     assert len(engine.asked) == 2 and "c5" in {request.positive_id for request in engine.asked}
     assert "  not written for, repeats another: 2" in lines
-    assert "  not written for, shorter than --min_document_tokens (8): 2" in lines
+    assert "  not written for, shorter than --min_document_words (2): 2" in lines
 
 
 def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, monkeypatch):
@@ -326,7 +326,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, mo
 
     text = "The river carries the boats of item7 from the mountains down to the sea"
     refuse("one document is no corpus", text)
-    refuse(r"no document is left to write for \(shorter than --min_document_tokens \(8\): 2\)", "one", "two")
+    refuse(r"no document is left to write for \(shorter than --min_document_words \(2\): 2\)", "one", "two")
     too_long = lambda request: Completion(request.key, "", "prompt_too_long")  # noqa: E731
     refuse(
         r"no query could be read \(prompt_too_long 2\). Lower --max_positive_tokens",
