@@ -14,6 +14,7 @@ from syneg.errors import InputError, unknown
 COMMANDS = {
     "demo": ("syneg.commands.demo", "the whole job on an embedded source, without a hub or a GPU"),
     "ask": ("syneg.commands.ask", "documents -> a source whose queries an LLM wrote"),
+    "tune": ("syneg.commands.tune", "documents -> written queries -> a better retriever, before and after"),
     "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
     "generate": ("syneg.commands.generate", "pairs -> rows with negatives written by an LLM"),
     "compact": ("syneg.commands.compact", "a journal's files -> one Parquet file"),

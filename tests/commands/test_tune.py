@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from syneg.cli import main
+from syneg.sources import load_source
+from tests.stand_in import tiny_source
+
+
+@pytest.fixture
+def words(tmp_path: Path, encoder: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command line on a folder of texts, with recorded queries and a random encoder."""
+    monkeypatch.setenv("SYNEG_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "manuals"
+    folder.mkdir()
+    source = tiny_source()
+    recordings = tmp_path / "lines.jsonl"
+    with open(recordings, "w") as file:
+        for i, text in enumerate(source.documents()):
+            (folder / f"{i}.md").write_text(text)
+            record = {"doc_id": f"{i}.md", "query": f"what is it that {text.split(',')[0].lower()}"}
+            file.write(json.dumps(record) + "\n")
+    options = ["--engine", "recorded", "--recordings", str(recordings), "--gates", "leaks,duplicates"]
+    options += ["--round_trip", "bm25", "--per_device_train_batch_size", "8", "--max_length", "32"]
+    return ["tune", "--source", str(folder), "--model", encoder, *options]
+
+
+def test_from_a_folder_of_texts_to_a_model_and_its_figure_before_and_after(words, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert main([*words, "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert (output / "model" / "modules.json").is_file()
+    asked = load_source(output / "asked")
+    assert set(asked.qrels) == {"train", "test"} and len(asked.queries) == 60
+    assert "split test is written" in printed and "favour what resembles the writer" in printed
+    assert "asked, test, against" in printed and "nDCG@10" in printed
+    assert main([*words, "--output", str(output)]) == 2
+    assert "model: exists" in capsys.readouterr().err
+
+
+def test_a_real_test_split_is_what_counts_where_there_is_one(words, tmp_path, encoder, capsys):
+    source = tiny_source().save(tmp_path / "source")
+    at = words.index("--source") + 1
+    recordings = Path(words[words.index("--recordings") + 1])
+    recordings.write_text(recordings.read_text().replace(".md", "").replace('"doc_id": "', '"doc_id": "d'))
+    words[at] = str(source)
+    assert main([*words, "--output", str(tmp_path / "out"), "--save_best", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "source, test, against" in printed and "favour what resembles" not in printed
+    assert set(load_source(tmp_path / "out" / "asked").qrels) == {"train"}
+
+
+def test_a_model_that_is_none_is_told_before_anything_is_asked(words, tmp_path, capsys):
+    words[words.index("--model") + 1] = "./none"
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert "no such folder" in capsys.readouterr().err and not (tmp_path / "out").exists()
