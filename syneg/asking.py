@@ -22,7 +22,7 @@ from datasets import Dataset
 from syneg.config import OutputArguments, split_commas
 from syneg.errors import InputError
 from syneg.gating.duplicates import Duplicates
-from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, gate_queries
+from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
 from syneg.hub.folders import check_output
 from syneg.hub.replacing import clear_leftovers, disk_errors, move_into_place, try_lock
 from syneg.llm.arguments import parse_shard
@@ -134,6 +134,7 @@ class Asking:
                 f"{self.source.name}: one document is no corpus: there is nothing to tell it from. Give at "
                 "least 2 (a few hundred to gain by), or several files."
             )
+        self.source.check_ids()
         splits = split_commas(where.split)
         if self.source.qrels and splits != ["train"]:
             for split in splits:
@@ -172,6 +173,8 @@ class Asking:
             InputError: For an engine or a gate that cannot be used, or where no query is left. No completion
                 is lost.
         """
+        judge = self._judge() if "judge" in self.gates.gates else None
+        check_miners(self.source, self.gates)
         lines = self.ask()
         report = self.generation.report
         queries = list(self._read())
@@ -192,7 +195,7 @@ class Asking:
             self.gates,
             held_out=self.held_out,
             examples=[one.query for one in self.examples.shown],
-            judge=self._judge() if "judge" in self.gates.gates else None,
+            judge=judge,
         )
         kept = [query for query in queries if query.gate is None]
         if not kept:

@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from tqdm.auto import tqdm
 
 from syneg.config import split_commas
+from syneg.encoders import load_encoder
 from syneg.errors import InputError, unknown
 from syneg.gating import patterns
 from syneg.gating.arguments import GatingArguments
@@ -291,6 +292,20 @@ def gate_queries(
     if "leaks" in tolls.read and not held_out:
         tolls.notes.append("gate leaks: the source has no queries of other splits to compare with")
     return tolls
+
+
+def check_miners(source: Source, args: QueryGateArguments) -> None:
+    """Checks, before an LLM is asked for hours, that the miners of the gates can be used; indexes for BM25.
+
+    Raises:
+        InputError: For an encoder that cannot be loaded, or a language that BM25 does not know.
+    """
+    if not {"round_trip", "general"} & set(args.gates):
+        return
+    if "bm25" in args.round_trip:
+        BM25Miner(source, args.mining())
+    if "dense" in args.round_trip:
+        load_encoder(args.encoder, device="cpu")
 
 
 def _check(queries: Sequence[WrittenQuery], source: Source, args: QueryGateArguments) -> None:

@@ -170,9 +170,8 @@ def _read_folder(folder: Path, skip: bool, query_column: str | None, positive_co
         source = _checked(read_beir(folder), skip)
         if (folder / WRITTEN_NOTE).is_file():
             source.origin = "written"
-            source.notes.append(
-                f"{source.name}: its queries were written by an LLM, those of split test too."
-            )
+            too = ", those of split test too" if "test" in source.qrels else ""
+            source.notes.append(f"{source.name}: its queries were written by an LLM{too}.")
         return source
     name = folder.resolve().name
     if corpus is not None:

@@ -208,14 +208,7 @@ class Source:
             InputError: For an id that would break a line of the qrels; nothing is written then.
         """
         folder = Path(folder)
-        for kind, ids in (("document", self.document_ids), ("query", self.query_ids)):
-            broken = next((name for name in ids if _BREAKS_A_LINE.search(name)), None)
-            if broken is not None:
-                raise InputError(
-                    f"{self.name}: {kind} id {broken!r} holds a tab or a line break, which qrels cannot "
-                    "hold; "
-                    "give it another id."
-                )
+        self.check_ids()
         (folder / "qrels").mkdir(parents=True, exist_ok=True)
         _write_jsonl(
             folder / "corpus.jsonl",
@@ -232,6 +225,21 @@ class Source:
                     for d, s in docs.items()
                 )
         return folder
+
+    def check_ids(self) -> None:
+        """Checks that `save` can write the ids.
+
+        Raises:
+            InputError: For an id that would break a line of the qrels.
+        """
+        for kind, ids in (("document", self.document_ids), ("query", self.query_ids)):
+            broken = next((name for name in ids if _BREAKS_A_LINE.search(name)), None)
+            if broken is not None:
+                raise InputError(
+                    f"{self.name}: {kind} id {broken!r} holds a tab or a line break, which qrels cannot "
+                    "hold; "
+                    "give it another id."
+                )
 
 
 @dataclass(frozen=True)

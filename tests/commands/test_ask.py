@@ -261,12 +261,12 @@ def test_documents_of_held_out_queries_and_of_examples_are_left_out(source, tmp_
     assert system.count("<query>\n") == 2 and not any(query in system for query in held_out)
 
 
-def corpus(*documents: str, title: str = "") -> Source:
-    ids = [f"c{i}" for i in range(len(documents))]
+def corpus(*documents: str, title: str = "", ids: str = "c") -> Source:
+    names = [f"{ids}{i}" for i in range(len(documents))]
     return Source(
         "c",
         Dataset.from_dict(
-            {"id": ids, "title": [title] * len(ids), "text": list(documents)}, features=CORPUS_FEATURES
+            {"id": names, "title": [title] * len(names), "text": list(documents)}, features=CORPUS_FEATURES
         ),
         Dataset.from_dict({"id": [], "text": []}, features=QUERY_FEATURES),
         {},
@@ -318,10 +318,15 @@ def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
 
 
 def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, monkeypatch):
+    asked: list[Request] = []
+
     def refuse(message: str, *documents: str, answer: object = good, **options: object) -> None:
-        monkeypatch.setattr("syneg.asking.source_of", lambda *_: corpus(*documents))
+        given = corpus(*documents, ids=str(options.pop("ids", "c")))
+        monkeypatch.setattr("syneg.asking.source_of", lambda *_: given)
+        engine = ScriptedEngine(answer)
         with pytest.raises(InputError, match=message) as caught:
-            run(Path("x"), tmp_path / "out", ScriptedEngine(answer), **options)
+            run(Path("x"), tmp_path / "out", engine, **options)
+        asked.extend(engine.asked)
         assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
     text = "The river carries the boats of item7 from the mountains down to the sea"
@@ -334,6 +339,12 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, mo
         text.upper() + " and back in winter when all is frozen over",
         answer=too_long,
     )
+    asked.clear()
+    refuse(r"document id 'c\\t0' holds a tab or a line break", text, f"{text} again", ids="c\t")
+    refuse("--bm25_language 'klingon'", text, f"{text} again", bm25_language="klingon")
+    refuse(r"model './none'.* no such folder", text, f"{text} then", round_trip=["dense"], encoder="./none")
+    refuse("unknown engine 'vlm'", text, f"{text} now", gates=["judge"], judge_engine="vlm")
+    assert not asked, "what is wrong is said before an LLM is asked"
     blind = lambda request: '{"reasoning": "", "query": "zebra"}'  # noqa: E731
     refuse(
         "no query passed the gates .*written for several documents 2",
