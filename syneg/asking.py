@@ -11,7 +11,7 @@ import json
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ from syneg.config import OutputArguments, split_commas
 from syneg.errors import InputError
 from syneg.gating.duplicates import Duplicates
 from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
-from syneg.hub.folders import check_output
+from syneg.hub.folders import check_output, load_split
 from syneg.hub.replacing import clear_leftovers, disk_errors, move_into_place, try_lock
 from syneg.llm.arguments import parse_shard
 from syneg.llm.estimate import estimate
 from syneg.llm.generation import Generation
 from syneg.llm.journal import Journal
 from syneg.llm.requests import Engine, digest
+from syneg.mining.arguments import MINERS
+from syneg.rows import check_rows
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, source_of
 from syneg.sources.loading import WRITTEN_NOTE as NOTE
 from syneg.sources.source import Qrels
@@ -47,6 +49,7 @@ from syneg.writing.queries import (
     slots_of,
 )
 from syneg.writing.query_arguments import QueryArguments
+from syneg.writing.query_strategy import QueryExample
 
 _WRITTEN, _DROPPED, _CARD = "written.jsonl", "dropped.jsonl", "README.md"
 _OURS = {
@@ -153,7 +156,10 @@ class Asking:
         self.cut = 0
         if args.positive == "passage":
             self.source, self.cut = cut_corpus(self.source, args.max_positive_tokens)
-        self.drawn = draw(self.source, args, seed, excluded, recordings)
+        self.beside: dict[str, tuple[str, QueryExample]] | None = None
+        if args.beside is not None:
+            self.beside = _neighbours(args.beside, splits, seed, self.held_out)
+        self.drawn = draw(self.source, args, seed, excluded, recordings, self.beside)
         self.subjects = self._subjects()
         task = QueriesTask(args, seed, self.examples.shown, recordings)
         self.generation: Generation[Subject] = queries_of(self.subjects, task, journal, engine=engine)
@@ -239,7 +245,8 @@ class Asking:
     def _subjects(self) -> Subjects:
         places, slots, counts = slots_of(self.drawn.counts, self.args.queries_per_request)
         rows = np.asarray(self.drawn.rows, dtype=np.int64)[places]
-        return Subjects(self.source, rows, slots, counts, self.args.max_positive_tokens, self.seed)
+        tokens = self.args.max_positive_tokens
+        return Subjects(self.source, rows, slots, counts, tokens, self.seed, self.beside)
 
     def _read(self) -> Iterator[WrittenQuery]:
         ids = self.source.document_ids
@@ -257,6 +264,8 @@ class Asking:
                     )
                     if answer.failure is not None:
                         query.drop("parse", answer.failure.partition(":")[0], answer.failure)
+                    if self.beside is not None:
+                        query.beside_query_id = self.beside[ids[row]][0]
                     yield query
 
     def _judge(self) -> QueryJudge:
@@ -322,6 +331,7 @@ def draw(
     seed: int,
     excluded: dict[str, str],
     recordings: RecordedQueries | None = None,
+    beside: Collection[str] | None = None,
 ) -> Drawn:
     """Draws documents, near-duplicates once; the order depends on their ids and the seed alone.
 
@@ -331,6 +341,7 @@ def draw(
         seed: Seed of the draw.
         excluded: Why a document is left out, by its id.
         recordings: Where these know which documents they are of, no others are drawn.
+        beside: The ids of the documents to draw among; None for all.
 
     Raises:
         InputError: Where none is left.
@@ -350,6 +361,8 @@ def draw(
             why = excluded.get(name) or excluded.get(_whole(name))
             if known is not None and name not in known:
                 why = "not recorded"
+            elif beside is not None and name not in beside:
+                why = "not a mined negative of --beside"
             elif why is None:
                 why = _unfit(text, args, duplicates)
             if why is not None:
@@ -425,6 +438,33 @@ def _judged(source: Source, splits: Iterable[str]) -> tuple[list[str], set[str]]
     return source.queries.select(rows.tolist())["text"][:] if names else [], relevant
 
 
+def _neighbours(
+    dataset: str, splits: Sequence[str], seed: int, held_out: Sequence[str]
+) -> dict[str, tuple[str, QueryExample]]:
+    """Returns for the ids of mined negatives a query that they were mined for, and its positive; in memory.
+
+    Of several rows that a document was mined for one is drawn; rows of held-out queries are passed over.
+
+    Raises:
+        InputError: For rows that cannot be read, or without a mined negative.
+    """
+    closed = set(map(normal_text, held_out))
+    found: dict[str, tuple[int, str, QueryExample]] = {}
+    for split in splits:
+        rows = load_split(dataset, "default", split)
+        check_rows(rows, dataset)
+        for row in rows:
+            if normal_text(row["query"]) in closed:
+                continue
+            for name in {n["doc_id"] for n in row["negatives"] if n["source"] in MINERS and n["doc_id"]}:
+                place = digest(seed, "beside", row["query_id"], name)
+                if name not in found or place < found[name][0]:
+                    found[name] = place, row["query_id"], QueryExample(row["query"], row["positive"])
+    if not found:
+        raise InputError(f"--beside {dataset}: no row has a mined negative with an id.")
+    return {name: (query_id, example) for name, (_, query_id, example) in found.items()}
+
+
 def save(asked: Asked, output: AskFolderArguments) -> Path:
     """Writes a written source as a folder, whole or not at all, and returns its path.
 
@@ -486,7 +526,9 @@ def check_folder(output: AskFolderArguments) -> None:
 
 def _line(query: WrittenQuery, further: dict[str, Any]) -> str:
     record = {"doc_id": query.document_id, "query": query.text, "query_id": query.id}
-    record |= {name: getattr(query, name) for name in ("kind", "reasoning", "generator")} | further
+    record |= {
+        name: getattr(query, name) for name in ("kind", "beside_query_id", "reasoning", "generator")
+    } | further
     return json.dumps({k: v for k, v in record.items() if v not in (None, "")}, ensure_ascii=False) + "\n"
 
 

@@ -120,6 +120,7 @@ class QueryGateArguments:
     )
     encoder: str = _as_in(MiningArguments, "encoder")
     bm25_language: str = _as_in(MiningArguments, "bm25_language")
+    bm25_tokenizer: str = _as_in(MiningArguments, "bm25_tokenizer")
     query_prompt: str | None = _as_in(MiningArguments, "query_prompt")
     document_prompt: str | None = _as_in(MiningArguments, "document_prompt")
     encode_max_length: int | None = _as_in(MiningArguments, "encode_max_length")
@@ -168,6 +169,7 @@ class QueryGateArguments:
             miners=self.round_trip,
             encoder=self.encoder,
             bm25_language=self.bm25_language,
+            bm25_tokenizer=self.bm25_tokenizer,
             query_prompt=self.query_prompt,
             document_prompt=self.document_prompt,
             encode_max_length=self.encode_max_length,
@@ -188,6 +190,7 @@ class WrittenQuery:
         document_id: The document.
         place: Which request it came of, by its position.
         kind: The kind that was asked for, or None.
+        beside_query_id: The query whose mined negative its document is, or None.
         reasoning: What the LLM wrote before it, or None.
         generator: Who wrote it.
         gate: The gate that dropped it, or None.
@@ -206,6 +209,7 @@ class WrittenQuery:
     gate: str | None = None
     cause: str = ""
     reason: str = ""
+    beside_query_id: str | None = None
 
     def drop(self, gate: str, cause: str, reason: str) -> None:
         """Says that a gate drops it, and why."""

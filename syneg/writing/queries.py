@@ -22,6 +22,7 @@ from syneg.writing.passages import passages
 from syneg.writing.query_arguments import QueryArguments
 from syneg.writing.query_strategy import (
     QUERY_KINDS,
+    DocumentPrompt,
     QueryExample,
     QueryOptions,
     WrittenText,
@@ -42,12 +43,16 @@ class Subject:
         passage: The passage of it that is in the prompt, its title first.
         slot: Which of the document's queries this asks for: the first, where it asks for several.
         count: How many it asks for.
+        beside_query_id: The query that the document was mined for as a negative; blank where it was drawn.
+        neighbour: That query, and its positive.
     """
 
     document_id: str
     passage: str
     slot: int
     count: int
+    beside_query_id: str = ""
+    neighbour: QueryExample | None = None
 
 
 class Subjects:
@@ -63,6 +68,7 @@ class Subjects:
         counts: Queries that each asks for, shape (n,).
         passage_tokens: The most tokens of a passage.
         seed: Seed of the draw of passages.
+        beside: For a document's id the query that it was mined for, its id first, and that one's positive.
     """
 
     def __init__(
@@ -73,9 +79,10 @@ class Subjects:
         counts: np.ndarray,
         passage_tokens: int,
         seed: int,
+        beside: Mapping[str, tuple[str, QueryExample]] | None = None,
     ) -> None:
         self.source, self.rows, self.slots, self.counts = source, rows, slots, counts
-        self._passage_tokens, self._seed = passage_tokens, seed
+        self._passage_tokens, self._seed, self._beside = passage_tokens, seed, beside or {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,7 +93,9 @@ class Subjects:
             documents = self.source.corpus.select(self.rows[here].tolist())
             columns = zip(documents, self.slots[here].tolist(), self.counts[here].tolist(), strict=True)
             for document, slot, count in columns:
-                yield Subject(document["id"], self._passage(document, slot, count), slot, count)
+                passage = self._passage(document, slot, count)
+                beside = self._beside.get(document["id"], ("", None))
+                yield Subject(document["id"], passage, slot, count, *beside)
 
     def select(self, indices: Iterable[int]) -> Subjects:
         """Returns the requests at these positions."""
@@ -98,6 +107,7 @@ class Subjects:
             self.counts[chosen],
             self._passage_tokens,
             self._seed,
+            self._beside,
         )
 
     def _passage(self, document: Mapping[str, Any], slot: int, count: int) -> str:
@@ -165,12 +175,8 @@ class QueriesTask:
                 document_kind=args.document_kind,
                 reflection=args.with_reflection,
                 kinds=bool(self._kinds),
-                examples=[
-                    QueryExample(
-                        neutralise(one.query), cut(neutralise(one.document), args.max_example_tokens)[0]
-                    )
-                    for one in examples
-                ],
+                examples=[_shown(one, args.max_example_tokens) for one in examples],
+                beside=args.beside is not None,
             ),
         )
         self.label = self.strategy.label
@@ -190,13 +196,14 @@ class QueriesTask:
             self._schemas[count] = self.strategy.schema(count)
         # The title may take a passage over its budget.
         passage, was_cut = cut(neutralise(subject.passage), 2 * self.args.max_positive_tokens)
+        neighbour = subject.neighbour and _shown(subject.neighbour, self.args.max_positive_tokens)
         request = Request(
             model=asked.model,
-            messages=self.strategy.messages(passage, asked.attributes),
+            messages=self.strategy.messages(DocumentPrompt(passage, asked.attributes, neighbour)),
             sampling={},
             schema=self._schemas[count],
             prompt=self.label,
-            query_id="",
+            query_id=subject.beside_query_id,
             positive_id=subject.document_id,
             slot=subject.slot,
             attributes=asked.attributes,
@@ -236,6 +243,11 @@ class QueriesTask:
             return [{} for _ in slots]
         kinds = {"kind": self._kinds}
         return [draw_attributes(kinds, self.seed, "", subject.document_id, slot) for slot in slots]
+
+
+def _shown(example: QueryExample, max_tokens: int) -> QueryExample:
+    """Returns a real query and its document as the prompt shows them."""
+    return QueryExample(neutralise(example.query), cut(neutralise(example.document), max_tokens)[0])
 
 
 class RecordedQueries(Recordings, Protocol):
@@ -362,7 +374,7 @@ class _FromJournal(RecordedJournal):
 
     def asked(self, subject: Subject, llm: str) -> Asked | None:
         """Returns what the slot's entry says; one made by `llm` before any other."""
-        return self.asked_at("", subject.document_id, subject.slot, llm)
+        return self.asked_at(subject.beside_query_id, subject.document_id, subject.slot, llm)
 
     def counts(self, document_ids: Iterable[str]) -> None:
         """Returns None: which documents are asked for is drawn as it was then."""

@@ -74,6 +74,14 @@ class QueryArguments(LLMArguments):
     queries_per_request: int = field(
         default=1, metadata={"help": "How many of a document's queries one completion holds."}
     )
+    beside: str | None = field(
+        default=None,
+        metadata={
+            "help": "Rows with mined negatives (a folder or a Hub id): queries are written for these "
+            "negatives, each one that the negative satisfies and its row's positive does not. Documents are "
+            "drawn among them. Measured, they did no better than queries for documents drawn among all."
+        },
+    )
     positive: str = field(
         default="document",
         metadata={

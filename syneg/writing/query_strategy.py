@@ -40,6 +40,22 @@ class QueryExample:
 
 
 @dataclass(frozen=True)
+class DocumentPrompt:
+    """What one prompt is rendered from. Its texts are neutralised and cut already.
+
+    Attributes:
+        document: The document, or a passage of it.
+        attributes: One mapping for each query asked for; it has "kind" where kinds are drawn.
+        neighbour: A real query that the document was mined for as a negative, and its positive; None where
+            the document was drawn.
+    """
+
+    document: str
+    attributes: Sequence[Mapping[str, str]]
+    neighbour: QueryExample | None = None
+
+
+@dataclass(frozen=True)
 class QueryOptions:
     """What the prompt is told about the source, and which of its parts are on.
 
@@ -49,6 +65,7 @@ class QueryOptions:
         reflection: Whether reasoning comes before the query.
         kinds: Whether each query is of a kind that was drawn.
         examples: Real queries that those written are to be like.
+        beside: Whether each document comes with its neighbour.
     """
 
     query_kind: str = "search query"
@@ -56,6 +73,7 @@ class QueryOptions:
     reflection: bool = True
     kinds: bool = False
     examples: Sequence[QueryExample] = ()
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,11 +107,8 @@ class QueryStrategy(JsonStrategy[WrittenText]):
         self.options = options
 
     @abstractmethod
-    def messages(self, document: str, attributes: Sequence[Mapping[str, str]]) -> list[Message]:
-        """Returns the chat for one document (or a passage of it), neutralised and cut already.
-
-        It asks for ``len(attributes)`` queries; a mapping has "kind" where kinds are drawn.
-        """
+    def messages(self, prompt: DocumentPrompt) -> list[Message]:
+        """Returns the chat for one document; it asks for ``len(prompt.attributes)`` queries."""
 
     def properties(self) -> dict[str, Any]:
         """Returns the schema's properties of one query, in the order they are written."""
@@ -153,6 +168,12 @@ none of them.
 
 {examples}"""
 
+_BESIDE = """\
+# Neighbour
+You are also given a real query of the collection, between <query> and </query>, and between \
+<mined_negative> and </mined_negative> the document that satisfies it. A retriever takes yours for as \
+good. Write a query that yours satisfies and that one does not, as near to the real query as that allows."""
+
 _FORMAT = """\
 # Format
 The input gives {given}the document between <positive_document> and </positive_document>. What stands \
@@ -168,26 +189,29 @@ class DocumentQueries(QueryStrategy):
     name = "ask"
     version = "1"
 
-    def messages(self, document: str, attributes: Sequence[Mapping[str, str]]) -> list[Message]:
+    def messages(self, prompt: DocumentPrompt) -> list[Message]:
         """Returns the definitions and examples as the system's message, kinds and document as the user's."""
-        kinds = [f"Kind: {one['kind']}" if "kind" in one else "" for one in attributes]
+        kinds = [f"Kind: {one['kind']}" if "kind" in one else "" for one in prompt.attributes]
         if len(kinds) > 1:
             kinds = [f"Query {i}: {kind}" for i, kind in enumerate(kinds, start=1) if kind]
         lines = [line for line in kinds if line]
-        user = "\n".join(lines) + "\n\n" * bool(lines)
+        parts = ["\n".join(lines)] * bool(lines)
+        if prompt.neighbour is not None:
+            parts += [
+                f"<query>\n{prompt.neighbour.query}\n</query>",
+                f"<mined_negative>\n{prompt.neighbour.document}\n</mined_negative>",
+            ]
+        parts.append(f"<positive_document>\n{prompt.document}\n</positive_document>")
         return [
-            {"role": "system", "content": self.shared(len(attributes))},
-            {
-                "role": "user",
-                "content": f"{user}<positive_document>\n{document}\n</positive_document>",
-            },
+            {"role": "system", "content": self.shared(len(prompt.attributes))},
+            {"role": "user", "content": "\n\n".join(parts)},
         ]
 
     def system(self, count: int) -> str:
         """Returns what all requests for `count` queries share."""
         options = self.options
         parts = [_TASK, _QUERY] + [_REASONING] * options.reflection + [_KIND] * options.kinds
-        parts += [_EXAMPLES] * bool(options.examples) + [_FORMAT]
+        parts += [_BESIDE] * options.beside + [_EXAMPLES] * bool(options.examples) + [_FORMAT]
         kind = options.query_kind
         values = {
             "query_kind": kind,
@@ -199,7 +223,7 @@ class DocumentQueries(QueryStrategy):
             if any(one.document for one in options.examples)
             else "",
             "examples": "\n\n".join(map(_shown, options.examples)),
-            "given": "the kind, then " if options.kinds else "",
+            "given": "the kind, then " * options.kinds + "the neighbour, then " * options.beside,
             "listed": "" if count == 1 else f', with {count} objects in its list "{self.listed}"',
             "fields": ", ".join(f'"{name}"' for name in self.properties()),
             "schema": json.dumps(self.schema(count)),

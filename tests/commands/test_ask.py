@@ -261,6 +261,33 @@ def test_documents_of_held_out_queries_and_of_examples_are_left_out(source, tmp_
     assert system.count("<query>\n") == 2 and not any(query in system for query in held_out)
 
 
+def test_queries_beside_a_pair_are_of_its_mined_negatives(source, tmp_path):
+    mined = tmp_path / "mined"
+    mine(["--source", str(source), "--miners", "bm25", "--mined_per_miner", "2", "--output", str(mined)])
+    rows = load_dataset(str(mined), split="train")
+    pairs: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        for negative in row["negatives"]:
+            pairs.setdefault((row["query_id"], negative["doc_id"]), []).append(row)
+    engine = ScriptedEngine(good)
+    lines = run(source, tmp_path / "out", engine, beside=str(mined), num_examples=0, gates=["none"])
+    assert {request.positive_id for request in engine.asked} == {name for _, name in pairs}
+    for request in engine.asked:
+        found = pairs[request.query_id, request.positive_id]
+        content = request.messages[1]["content"]
+        assert f"<query>\n{found[0]['query']}\n</query>" in content
+        shown = content.partition("<mined_negative>\n")[2].partition("\n</mined_negative>")[0]
+        assert shown in {row["positive"] for row in found}
+        assert content.endswith("</positive_document>") and "# Neighbour" in request.messages[0]["content"]
+    assert any(line.startswith("  not written for, not a mined negative of --beside: ") for line in lines)
+    written = texts(tmp_path / "out", "written.jsonl")
+    assert {(one["beside_query_id"], one["doc_id"]) for one in written} <= pairs.keys()
+    # Its journal is a recording, too.
+    options = {"engine": "recorded", "recordings": str(tmp_path / "out-journal"), "beside": str(mined)}
+    run(source, tmp_path / "again", num_examples=0, gates=["none"], **options)
+    assert texts(tmp_path / "again", "written.jsonl") == written
+
+
 def corpus(*documents: str, title: str = "", ids: str = "c") -> Source:
     names = [f"{ids}{i}" for i in range(len(documents))]
     return Source(

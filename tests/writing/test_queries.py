@@ -40,7 +40,7 @@ def test_a_passage_is_in_its_prompt_and_each_prompt_is_rendered_once(tmp_path, m
     rendered = []
     task = QueriesTask(QueryArguments(), 0)
     messages = task.strategy.messages
-    monkeypatch.setattr(task.strategy, "messages", lambda *a: rendered.append(a[0]) or messages(*a))
+    monkeypatch.setattr(task.strategy, "messages", lambda p: rendered.append(p.document) or messages(p))
     engine = ScriptedEngine(good)
     generation = queries_of(SUBJECTS, task, tmp_path, engine=engine, progress=False)
     report = generation.run()
@@ -295,8 +295,8 @@ class Mine(QueryStrategy):
     name = "mine"
     version = "3"
 
-    def messages(self, document, attributes):
-        return [{"role": "user", "content": f"Ask for {document}"}]
+    def messages(self, prompt):
+        return [{"role": "user", "content": f"Ask for {prompt.document}"}]
 """
 
 
@@ -327,11 +327,17 @@ def test_a_hostile_document_stays_between_its_tags():
     )
 
 
-def test_the_prompt_is_what_its_version_says():
+@pytest.mark.parametrize("name", ["ask-1", "ask-1-beside"])
+def test_the_prompt_is_what_its_version_says(name):
     """A change of wording changes the journal's keys: it needs another version."""
-    (request,) = QueriesTask(QueryArguments(), 0, [QueryExample("q", "d")]).requests(SUBJECTS[0])
+    if name == "ask-1":
+        (request,) = QueriesTask(QueryArguments(), 0, [QueryExample("q", "d")]).requests(SUBJECTS[0])
+    else:
+        args = QueryArguments(beside="rows", queries_per_request=2, with_reflection=False)
+        subject = Subject("d0", "Document 0.", 0, 2, "q7", QueryExample("which one", "Document 7."))
+        (request,) = QueriesTask(args, 0).requests(subject)
     assert request.prompt == "ask/1"
-    expected = (Path(__file__).parent / "data" / "ask-1.txt").read_text(encoding="utf-8")
+    expected = (Path(__file__).parent / "data" / f"{name}.txt").read_text(encoding="utf-8")
     assert prompt_of(request) + "\n" == expected
 
 
