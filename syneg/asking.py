@@ -6,7 +6,6 @@ gates; what is kept becomes a source that every other command takes.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import uuid
@@ -87,8 +86,8 @@ class AskFolderArguments(OutputArguments):
 
 
 @dataclass
-class Asked:
-    """What an asking came to.
+class WrittenSource:
+    """A source whose queries were written, and what came of the others.
 
     Attributes:
         source: The written source.
@@ -172,7 +171,7 @@ class Asking:
         """Asks for the completions that the journal lacks; returns what came, as lines."""
         return [*self._drawn_lines(), *self.generation.run().lines()]
 
-    def run(self) -> Asked:
+    def run(self) -> WrittenSource:
         """Asks, gates, and makes the written source.
 
         Raises:
@@ -240,7 +239,9 @@ class Asking:
             lines.append(f"split test is written, {judged}: it favours what resembles the writer")
         if not self.examples.shown and not self.is_replayed:
             lines.append(_WITHOUT_EXAMPLES)
-        return Asked(source, kept, [query for query in queries if query.gate is not None], facts, lines)
+        return WrittenSource(
+            source, kept, [query for query in queries if query.gate is not None], facts, lines
+        )
 
     def _subjects(self) -> Subjects:
         places, slots, counts = slots_of(self.drawn.counts, self.args.queries_per_request)
@@ -465,7 +466,7 @@ def _neighbours(
     return {name: (query_id, example) for name, (_, query_id, example) in found.items()}
 
 
-def save(asked: Asked, output: AskFolderArguments) -> Path:
+def save(written: WrittenSource, output: AskFolderArguments) -> Path:
     """Writes a written source as a folder, whole or not at all, and returns its path.
 
     Beside BEIR's files stand ``README.md``, ``written.json`` (what made it), ``written.jsonl`` and
@@ -484,18 +485,18 @@ def save(asked: Asked, output: AskFolderArguments) -> Path:
         partial.mkdir()
         lock = try_lock(partial)
         try:
-            asked.source.save(partial)
-            splits = {name: split for split, qrels in asked.source.qrels.items() for name in qrels}
+            written.source.save(partial)
+            splits = {name: split for split, qrels in written.source.qrels.items() for name in qrels}
             with open(partial / _WRITTEN, "w", encoding="utf-8") as file:
-                file.writelines(_line(query, {"split": splits[query.id]}) for query in asked.kept)
+                file.writelines(_line(query, {"split": splits[query.id]}) for query in written.kept)
             with open(partial / _DROPPED, "w", encoding="utf-8") as file:
                 file.writelines(
                     _line(query, {"gate": query.gate, "cause": query.cause, "reason": query.reason})
-                    for query in asked.dropped
+                    for query in written.dropped
                 )
-            note = json.dumps(asked.facts, indent=1, ensure_ascii=False) + "\n"
+            note = json.dumps(written.facts, indent=1, ensure_ascii=False) + "\n"
             (partial / NOTE).write_text(note, encoding="utf-8")
-            (partial / _CARD).write_text(_card(folder.name, asked), encoding="utf-8")
+            (partial / _CARD).write_text(_card(folder.name, written), encoding="utf-8")
             if lock is not None:
                 lock.close()
             (partial / ".lock").unlink(missing_ok=True)
@@ -532,10 +533,10 @@ def _line(query: WrittenQuery, further: dict[str, Any]) -> str:
     return json.dumps({k: v for k, v in record.items() if v not in (None, "")}, ensure_ascii=False) + "\n"
 
 
-def _card(name: str, asked: Asked) -> str:
-    facts = asked.facts
+def _card(name: str, written: WrittenSource) -> str:
+    facts = written.facts
     # What documents or LLMs say is in none of these lines but for names.
-    lines = "\n".join(f"- {line.strip()}" for line in asked.lines)
+    lines = "\n".join(f"- {line.strip()}" for line in written.lines)
     return f"""# {name}
 
 A source in BEIR's layout whose queries were **written** by an LLM for documents of {facts["source"]}.
@@ -586,6 +587,6 @@ def ask(
         if args.shard:
             # The other machines' completions are elsewhere; a run without --shard over all journals writes.
             return [*asking.ask(), f"shard {args.shard} is in {journal.folder}"]
-        asked = asking.run()
-        folder = save(asked, dataclasses.replace(output))
-    return [*asked.lines, str(folder)]
+        written = asking.run()
+        folder = save(written, output)
+    return [*written.lines, str(folder)]

@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = run(arguments.model, arguments.model_name)
     output = Path(arguments.output)
     table = output / "table.md"
-    print(markdown_table([(f"{s.task}, {s.split}", s) for s in results], name="task", path=table), end="")
+    kind = " (written)" if source is not None and source.origin == "written" else ""
+    rows = [(f"{s.task}, {s.split}{kind}", s) for s in results]
+    print(markdown_table(rows, name="task", path=table), end="")
     for scores in results:
         print(f"{scores.path}\n{scores.queries_path}")
     print(table)
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for scores in results:
             before = read_queries(only_other(earlier[scores.queries_path.name], scores.queries_path))
             after = read_queries(scores.queries_path)
-            print(f"\n{scores.task}, {scores.split}, against {arguments.baseline}")
+            print(f"\n{scores.task}, {scores.split}{kind}, against {arguments.baseline}")
             print(before_after_table(before, after), end="")
             worse = worse_line(mean_scores(before), mean_scores(after))
             if worse:

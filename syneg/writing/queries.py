@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ from syneg.writing.strategy import draw_attributes
 
 _BLOCK = 1000
 """Documents read at once."""
+_passages = lru_cache(maxsize=1)(passages)
+"""The requests on a document stand one after the other."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Subjects:
         )
 
     def _passage(self, document: Mapping[str, Any], slot: int, count: int) -> str:
-        found = passages(document["text"] or "", self._passage_tokens)
+        found = _passages(document["text"] or "", self._passage_tokens)
         first = digest(self._seed, "passage", document["id"])
         return document_text(document["title"], found[(first + slot // count) % len(found)])
 

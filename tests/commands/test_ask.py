@@ -333,6 +333,21 @@ def test_long_documents_are_cut_and_the_document_or_the_passage_is_the_positive(
     assert any("(1 long ones were cut into passages)" in line for line in lines)
 
 
+def test_passages_of_a_document_that_is_left_out_are_left_out(tmp_path, monkeypatch):
+    given = corpus(LONG, LONG.replace("tells", "speaks of ports and"), LONG.replace("part", "fair wind"))
+    given.queries = Dataset.from_dict(
+        {"id": ["a", "b"], "text": ["real one", "held out"]}, features=QUERY_FEATURES
+    )
+    given.qrels = {"train": {"a": {"c0": 1}}, "test": {"b": {"c1": 1}}}
+    monkeypatch.setattr("syneg.asking.source_of", lambda *_: given)
+    engine = ScriptedEngine(good)
+    options = {"max_positive_tokens": 100, "positive": "passage", "gates": ["none"], "near_duplicate": 0.0}
+    run(Path("x"), tmp_path / "out", engine, without_test_documents=True, **options)
+    asked = {request.positive_id for request in engine.asked}
+    assert len(asked) > 3 and all(name.startswith("c2#") for name in asked)
+    assert len(load_source(tmp_path / "out").corpus) == 3 * len(asked), "the corpus keeps them all"
+
+
 def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
     text = "The river carries the boats of the merchants from the mountains down to the wide sea in spring"
     alone = corpus(text, f"{text}", f"{text} again", "word", "  ", "東京は日本の首都であり最大の都市です。")

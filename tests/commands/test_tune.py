@@ -36,7 +36,11 @@ def test_from_a_folder_of_texts_to_a_model_and_its_figure_before_and_after(words
     asked = load_source(output / "asked")
     assert set(asked.qrels) == {"train", "test"} and len(asked.queries) == 60
     assert "split test is written" in printed and "favour what resembles the writer" in printed
-    assert "asked, test, against" in printed and "nDCG@10" in printed
+    assert (
+        "asked, test (written), against" in printed
+        and "| asked, test (written) |" in printed
+        and "nDCG@10" in printed
+    )
     assert main([*words, "--output", str(output)]) == 2
     assert "model: exists" in capsys.readouterr().err
 
