@@ -307,7 +307,7 @@ LONG = "\n\n".join(
 
 def test_long_documents_are_cut_and_the_document_or_the_passage_is_the_positive(tmp_path, monkeypatch):
     alone = corpus(LONG, "The short one tells of item77 and of nothing else.", title="Guide")
-    monkeypatch.setattr("syneg.asking.source_of", lambda *_: alone)
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: alone)
     engine = ScriptedEngine(good)
     options = {"max_positive_tokens": 100, "queries_per_document": 3, "gates": ["none"]}
     lines = run(Path("x"), tmp_path / "whole", engine, **options)
@@ -339,7 +339,7 @@ def test_passages_of_a_document_that_is_left_out_are_left_out(tmp_path, monkeypa
         {"id": ["a", "b"], "text": ["real one", "held out"]}, features=QUERY_FEATURES
     )
     given.qrels = {"train": {"a": {"c0": 1}}, "test": {"b": {"c1": 1}}}
-    monkeypatch.setattr("syneg.asking.source_of", lambda *_: given)
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: given)
     engine = ScriptedEngine(good)
     options = {"max_positive_tokens": 100, "positive": "passage", "gates": ["none"], "near_duplicate": 0.0}
     run(Path("x"), tmp_path / "out", engine, without_test_documents=True, **options)
@@ -351,7 +351,7 @@ def test_passages_of_a_document_that_is_left_out_are_left_out(tmp_path, monkeypa
 def test_what_is_not_fit_to_be_written_for_is_counted(tmp_path, monkeypatch):
     text = "The river carries the boats of the merchants from the mountains down to the wide sea in spring"
     alone = corpus(text, f"{text}", f"{text} again", "word", "  ", "東京は日本の首都であり最大の都市です。")
-    monkeypatch.setattr("syneg.asking.source_of", lambda *_: alone)
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: alone)
     engine = ScriptedEngine(lambda r: json.dumps({"reasoning": "", "query": f"q {r.positive_id}"}))
     lines = run(Path("x"), tmp_path / "out", engine, gates=["none"])
     assert len(engine.asked) == 2 and "c5" in {request.positive_id for request in engine.asked}
@@ -364,7 +364,7 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(source, tmp_path, mo
 
     def refuse(message: str, *documents: str, answer: object = good, **options: object) -> None:
         given = corpus(*documents, ids=str(options.pop("ids", "c")))
-        monkeypatch.setattr("syneg.asking.source_of", lambda *_: given)
+        monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: given)
         engine = ScriptedEngine(answer)
         with pytest.raises(InputError, match=message) as caught:
             run(Path("x"), tmp_path / "out", engine, **options)

@@ -6,41 +6,29 @@ gates; what is kept becomes a source that every other command takes.
 
 from __future__ import annotations
 
-import json
-import shutil
-import uuid
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 
-from syneg.config import OutputArguments, split_commas
+from syneg.asking.drawing import cut_corpus, draw, judged, neighbours
+from syneg.asking.folder import LIMITS, AskFolderArguments, WrittenSource, check_folder, save
+from syneg.config import split_commas
 from syneg.errors import InputError
-from syneg.gating.duplicates import Duplicates
 from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
-from syneg.hub.folders import check_output, load_split
-from syneg.hub.replacing import clear_leftovers, disk_errors, move_into_place, try_lock
 from syneg.llm.arguments import parse_shard
 from syneg.llm.estimate import estimate
 from syneg.llm.generation import Generation
 from syneg.llm.journal import Journal
 from syneg.llm.requests import Engine, digest
-from syneg.mining.arguments import MINERS
-from syneg.rows import check_rows
-from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, source_of
-from syneg.sources.loading import WRITTEN_NOTE as NOTE
+from syneg.sources import QUERY_FEATURES, Source, SourceArguments, source_of
 from syneg.sources.source import Qrels
-from syneg.text import estimate_tokens, normal_text, units
 from syneg.writing.examples import Examples, read_examples
-from syneg.writing.passages import passages
 from syneg.writing.queries import (
     QueriesTask,
     RecordedLines,
-    RecordedQueries,
     Subject,
     Subjects,
     open_query_recordings,
@@ -50,58 +38,11 @@ from syneg.writing.queries import (
 from syneg.writing.query_arguments import QueryArguments
 from syneg.writing.query_strategy import QueryExample
 
-_WRITTEN, _DROPPED, _CARD = "written.jsonl", "dropped.jsonl", "README.md"
-_OURS = {
-    NOTE,
-    _WRITTEN,
-    _DROPPED,
-    _CARD,
-    "corpus.jsonl",
-    "queries.jsonl",
-    "qrels/train.tsv",
-    "qrels/test.tsv",
-}
-_BLOCK = 1000
-
-_LIMITS = (
-    "The queries were written by an LLM and not asked by people; a split test of them favours what resembles "
-    "the writer.",
-    "An LLM may know public texts and the queries that people put to them: on a private corpus expect a "
-    "smaller gain than on a public one.",
-)
 _WITHOUT_EXAMPLES = (
     "no real queries were shown as examples. Written queries are then easier than real ones and of another "
     "kind; a dozen real ones with their documents (--examples FILE) were worth 2 and 8 points of nDCG@10 on "
     "the two sources measured"
 )
-
-
-@dataclass
-class AskFolderArguments(OutputArguments):
-    """The written source."""
-
-    overwrite: bool = field(
-        default=False, metadata={"help": "Whether to replace a written source that is there already."}
-    )
-
-
-@dataclass
-class WrittenSource:
-    """A source whose queries were written, and what came of the others.
-
-    Attributes:
-        source: The written source.
-        kept: Its queries, in order.
-        dropped: What the gates dropped, and completions that could not be read.
-        facts: What was drawn, written and dropped, as plain values.
-        lines: The same for people.
-    """
-
-    source: Source
-    kept: list[WrittenQuery]
-    dropped: list[WrittenQuery]
-    facts: dict[str, Any]
-    lines: list[str]
 
 
 class Asking:
@@ -142,7 +83,7 @@ class Asking:
             for split in splits:
                 self.source.judgements(split)
         others = [split for split in self.source.qrels if split not in splits]
-        self.held_out, relevant = _judged(self.source, others)
+        self.held_out, relevant = judged(self.source, others)
         recordings = open_query_recordings(args)
         # With which examples recorded lines were written is not known; the journal's requests have them.
         self.is_replayed = isinstance(recordings, RecordedLines)
@@ -157,7 +98,7 @@ class Asking:
             self.source, self.cut = cut_corpus(self.source, args.max_positive_tokens)
         self.beside: dict[str, tuple[str, QueryExample]] | None = None
         if args.beside is not None:
-            self.beside = _neighbours(args.beside, splits, seed, self.held_out)
+            self.beside = neighbours(args.beside, splits, seed, self.held_out)
         self.drawn = draw(self.source, args, seed, excluded, recordings, self.beside)
         self.subjects = self._subjects()
         task = QueriesTask(args, seed, self.examples.shown, recordings)
@@ -229,7 +170,7 @@ class Asking:
             "gates": tolls.to_dict(),
             "queries": splits,
             "test": "written" if "test" in splits else None,
-            "limits": list(_LIMITS),
+            "limits": list(LIMITS),
         }
         documents = len({query.document_id for query in kept})
         told = ", ".join(f"{count:,} in split {split}" for split, count in splits.items())
@@ -307,249 +248,6 @@ class Asking:
                 f"({self.args.max_positive_tokens}): a prompt has a passage of theirs"
             )
         return [*lines, *self.examples.lines()]
-
-
-@dataclass
-class Drawn:
-    """Documents that are written for, in the order of their draw.
-
-    Attributes:
-        rows: Their rows in the corpus.
-        counts: Queries asked for each.
-        left_out: Documents that are not, by why.
-        long: How many of them are cut into passages for the prompt.
-    """
-
-    rows: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    long: int = 0
-
-
-def draw(
-    source: Source,
-    args: QueryArguments,
-    seed: int,
-    excluded: dict[str, str],
-    recordings: RecordedQueries | None = None,
-    beside: Collection[str] | None = None,
-) -> Drawn:
-    """Draws documents, near-duplicates once; the order depends on their ids and the seed alone.
-
-    Args:
-        source: The source.
-        args: How many, and which are left out.
-        seed: Seed of the draw.
-        excluded: Why a document is left out, by its id.
-        recordings: Where these know which documents they are of, no others are drawn.
-        beside: The ids of the documents to draw among; None for all.
-
-    Raises:
-        InputError: Where none is left.
-    """
-    ids = source.document_ids
-    known = None if recordings is None else recordings.counts(ids)
-    drawn = Drawn()
-    duplicates = Duplicates(args.near_duplicate)
-    order = sorted(range(len(ids)), key=lambda row: digest(seed, "document", ids[row]))
-    wanted = len(ids) if args.documents is None else args.documents
-    for start in range(0, len(order), _BLOCK):
-        block = order[start : start + _BLOCK]
-        for row, text in zip(block, source.documents(block), strict=True):
-            if len(drawn.rows) == wanted:
-                return drawn
-            name = ids[row]
-            why = excluded.get(name) or excluded.get(_whole(name))
-            if known is not None and name not in known:
-                why = "not recorded"
-            elif beside is not None and name not in beside:
-                why = "not a mined negative of --beside"
-            elif why is None:
-                why = _unfit(text, args, duplicates)
-            if why is not None:
-                drawn.left_out[why] += 1
-                continue
-            duplicates.add(text, name)
-            drawn.rows.append(row)
-            count = args.queries_per_document or (1 if known is None else known[name])
-            drawn.counts.append(count if known is None else min(count, known[name]))
-            drawn.long += len(text) > args.max_positive_tokens < estimate_tokens(text)
-    if not drawn.rows:
-        why = ", ".join(f"{why}: {count:,}" for why, count in sorted(drawn.left_out.items()))
-        raise InputError(f"{source.name}: no document is left to write for ({why}).")
-    return drawn
-
-
-def _unfit(text: str, args: QueryArguments, duplicates: Duplicates) -> str | None:
-    """Returns why a document is not written for, or None."""
-    if len(units(normal_text(text))) < args.min_document_words:
-        return f"shorter than --min_document_words ({args.min_document_words})"
-    return "repeats another" if duplicates.find(text) else None
-
-
-def cut_corpus(source: Source, max_tokens: int) -> tuple[Source, int]:
-    """Returns the source with the passages of long documents in their place, and how many were long.
-
-    A passage has its document's title, and the id ``DOCUMENT#1`` and so on. Queries and qrels are left out:
-    they are of documents.
-
-    Raises:
-        InputError: Where a passage's id is another document's.
-    """
-
-    def cut_block(block: dict[str, list[str]]) -> dict[str, list[str]]:
-        ids, titles, texts = [], [], []
-        for name, title, text in zip(block["id"], block["title"], block["text"], strict=True):
-            found = passages(text or "", max_tokens)
-            ids += [name] if len(found) == 1 else [f"{name}#{i + 1}" for i in range(len(found))]
-            titles += [title] * len(found)
-            texts += found
-        return {"id": ids, "title": titles, "text": texts}
-
-    corpus = source.corpus.map(
-        cut_block,
-        batched=True,
-        features=CORPUS_FEATURES,
-        remove_columns=source.corpus.column_names,
-        desc="Cutting",
-    )
-    made = Source(source.name, corpus, Dataset.from_dict({"id": [], "text": []}, features=QUERY_FEATURES), {})
-    made.notes = source.notes
-    if not made.document_ids.is_unique:
-        twice = made.document_ids[made.document_ids.duplicated()][0]
-        raise InputError(f"{source.name}: document {twice!r} has the id of another one's passage; rename it.")
-    return made, len(source.corpus) - int(made.document_ids.isin(source.document_ids).sum())
-
-
-def _whole(name: str) -> str:
-    """Returns the id of a passage's document."""
-    whole, _, number = name.rpartition("#")
-    return whole if number.isdecimal() else name
-
-
-def _judged(source: Source, splits: Iterable[str]) -> tuple[list[str], set[str]]:
-    """Returns the queries of these splits, and the ids of the documents relevant to them."""
-    names: dict[str, None] = {}
-    relevant: set[str] = set()
-    for split in splits:
-        for query, documents in source.qrels[split].items():
-            names[query] = None
-            relevant.update(name for name, relevance in documents.items() if relevance > 0)
-    rows = source.query_ids.get_indexer(list(names))
-    return source.queries.select(rows.tolist())["text"][:] if names else [], relevant
-
-
-def _neighbours(
-    dataset: str, splits: Sequence[str], seed: int, held_out: Sequence[str]
-) -> dict[str, tuple[str, QueryExample]]:
-    """Returns for the ids of mined negatives a query that they were mined for, and its positive; in memory.
-
-    Of several rows that a document was mined for one is drawn; rows of held-out queries are passed over.
-
-    Raises:
-        InputError: For rows that cannot be read, or without a mined negative.
-    """
-    closed = set(map(normal_text, held_out))
-    found: dict[str, tuple[int, str, QueryExample]] = {}
-    for split in splits:
-        rows = load_split(dataset, "default", split)
-        check_rows(rows, dataset)
-        for row in rows:
-            if normal_text(row["query"]) in closed:
-                continue
-            for name in {n["doc_id"] for n in row["negatives"] if n["source"] in MINERS and n["doc_id"]}:
-                place = digest(seed, "beside", row["query_id"], name)
-                if name not in found or place < found[name][0]:
-                    found[name] = place, row["query_id"], QueryExample(row["query"], row["positive"])
-    if not found:
-        raise InputError(f"--beside {dataset}: no row has a mined negative with an id.")
-    return {name: (query_id, example) for name, (_, query_id, example) in found.items()}
-
-
-def save(written: WrittenSource, output: AskFolderArguments) -> Path:
-    """Writes a written source as a folder, whole or not at all, and returns its path.
-
-    Beside BEIR's files stand ``README.md``, ``written.json`` (what made it), ``written.jsonl`` and
-    ``dropped.jsonl``: what was kept and what was not, with gate and reason; both can be replayed as
-    recordings.
-
-    Raises:
-        InputError: Where the folder may not be replaced, or its disk is full.
-    """
-    folder = Path(output.output).absolute()
-    check_folder(output)
-    with disk_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(folder)
-        partial = folder.with_name(f".{folder.name}.partial-{uuid.uuid4().hex[:12]}")
-        partial.mkdir()
-        lock = try_lock(partial)
-        try:
-            written.source.save(partial)
-            splits = {name: split for split, qrels in written.source.qrels.items() for name in qrels}
-            with open(partial / _WRITTEN, "w", encoding="utf-8") as file:
-                file.writelines(_line(query, {"split": splits[query.id]}) for query in written.kept)
-            with open(partial / _DROPPED, "w", encoding="utf-8") as file:
-                file.writelines(
-                    _line(query, {"gate": query.gate, "cause": query.cause, "reason": query.reason})
-                    for query in written.dropped
-                )
-            note = json.dumps(written.facts, indent=1, ensure_ascii=False) + "\n"
-            (partial / NOTE).write_text(note, encoding="utf-8")
-            (partial / _CARD).write_text(_card(folder.name, written), encoding="utf-8")
-            if lock is not None:
-                lock.close()
-            (partial / ".lock").unlink(missing_ok=True)
-            move_into_place(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def check_folder(output: AskFolderArguments) -> None:
-    """Checks, before any work, that the folder can be written.
-
-    Raises:
-        InputError: Where it exists and may not be replaced, or its place cannot be written to.
-    """
-    folder = Path(output.output).absolute()
-    if not (folder / NOTE).is_file():
-        check_output(folder)
-        return
-    if not output.overwrite:
-        raise InputError(f"{folder}: exists. Choose another --output, or replace it with --overwrite.")
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_file() and relative not in _OURS:
-            raise InputError(f"{folder}: holds {relative!r}, which syneg did not write; move it first.")
-    check_output(folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}"))
-
-
-def _line(query: WrittenQuery, further: dict[str, Any]) -> str:
-    record = {"doc_id": query.document_id, "query": query.text, "query_id": query.id}
-    record |= {
-        name: getattr(query, name) for name in ("kind", "beside_query_id", "reasoning", "generator")
-    } | further
-    return json.dumps({k: v for k, v in record.items() if v not in (None, "")}, ensure_ascii=False) + "\n"
-
-
-def _card(name: str, written: WrittenSource) -> str:
-    facts = written.facts
-    # What documents or LLMs say is in none of these lines but for names.
-    lines = "\n".join(f"- {line.strip()}" for line in written.lines)
-    return f"""# {name}
-
-A source in BEIR's layout whose queries were **written** by an LLM for documents of {facts["source"]}.
-
-{lines}
-
-`written.jsonl` has each query with its document, kind and writer; `dropped.jsonl` what the gates dropped, \
-with gate and reason. To gate otherwise, run the same `syneg ask` with other gates: its journal has every \
-completion.
-
-## Limits
-{chr(10).join(f"- {limit}" for limit in _LIMITS)}
-"""
 
 
 def _shown(spec: str) -> str:

@@ -1,0 +1,8 @@
+"""Asking: from documents to a source whose queries an LLM wrote, in BEIR's layout."""
+
+from __future__ import annotations
+
+from syneg.asking.folder import AskFolderArguments
+from syneg.asking.run import Asking, ask
+
+__all__ = ["AskFolderArguments", "Asking", "ask"]
