@@ -21,7 +21,7 @@ from syneg.writing.queries import (
     RecordedQueries,
 )
 from syneg.writing.query_arguments import QueryArguments
-from syneg.writing.query_strategy import QueryExample
+from syneg.writing.query_strategy import RealQuery
 
 _BLOCK = 1000
 
@@ -158,7 +158,7 @@ def judged(source: Source, splits: Iterable[str]) -> tuple[list[str], set[str]]:
 
 def neighbours(
     dataset: str, splits: Sequence[str], seed: int, held_out: Sequence[str]
-) -> dict[str, tuple[str, QueryExample]]:
+) -> dict[str, tuple[str, RealQuery]]:
     """Returns for the ids of mined negatives a query that they were mined for, and its positive; in memory.
 
     Of several rows that a document was mined for one is drawn; rows of held-out queries are passed over.
@@ -167,7 +167,7 @@ def neighbours(
         InputError: For rows that cannot be read, or without a mined negative.
     """
     closed = set(map(normal_text, held_out))
-    found: dict[str, tuple[int, str, QueryExample]] = {}
+    found: dict[str, tuple[int, str, RealQuery]] = {}
     for split in splits:
         rows = load_split(dataset, "default", split)
         check_rows(rows, dataset)
@@ -177,7 +177,7 @@ def neighbours(
             for name in {n["doc_id"] for n in row["negatives"] if n["source"] in MINERS and n["doc_id"]}:
                 place = digest(seed, "beside", row["query_id"], name)
                 if name not in found or place < found[name][0]:
-                    found[name] = place, row["query_id"], QueryExample(row["query"], row["positive"])
+                    found[name] = place, row["query_id"], RealQuery(row["query"], row["positive"])
     if not found:
         raise InputError(f"--beside {dataset}: no row has a mined negative with an id.")
     return {name: (query_id, example) for name, (_, query_id, example) in found.items()}

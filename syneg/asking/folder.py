@@ -64,7 +64,7 @@ class WrittenSource:
     lines: list[str]
 
 
-def save(written: WrittenSource, output: AskFolderArguments) -> Path:
+def save_written(written: WrittenSource, output: AskFolderArguments) -> Path:
     """Writes a written source as a folder, whole or not at all, and returns its path.
 
     Beside BEIR's files stand ``README.md``, ``written.json`` (what made it), ``written.jsonl`` and

@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset
 
 from syneg.asking.drawing import cut_corpus, draw, judged, neighbours
-from syneg.asking.folder import LIMITS, AskFolderArguments, WrittenSource, check_folder, save
+from syneg.asking.folder import LIMITS, AskFolderArguments, WrittenSource, check_folder, save_written
 from syneg.config import split_commas
 from syneg.errors import InputError
 from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
@@ -36,7 +36,7 @@ from syneg.writing.queries import (
     slots_of,
 )
 from syneg.writing.query_arguments import QueryArguments
-from syneg.writing.query_strategy import QueryExample
+from syneg.writing.query_strategy import RealQuery
 
 _WITHOUT_EXAMPLES = (
     "no real queries were shown as examples. Written queries are then easier than real ones and of another "
@@ -96,7 +96,7 @@ class Asking:
         self.cut = 0
         if args.positive == "passage":
             self.source, self.cut = cut_corpus(self.source, args.max_positive_tokens)
-        self.beside: dict[str, tuple[str, QueryExample]] | None = None
+        self.beside: dict[str, tuple[str, RealQuery]] | None = None
         if args.beside is not None:
             self.beside = neighbours(args.beside, splits, seed, self.held_out)
         self.drawn = draw(self.source, args, seed, excluded, recordings, self.beside)
@@ -286,5 +286,5 @@ def ask(
             # The other machines' completions are elsewhere; a run without --shard over all journals writes.
             return [*asking.ask(), f"shard {args.shard} is in {journal.folder}"]
         written = asking.run()
-        folder = save(written, output)
+        folder = save_written(written, output)
     return [*written.lines, str(folder)]

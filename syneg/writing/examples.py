@@ -16,7 +16,7 @@ from syneg.sources.tables import format_of, read_table
 from syneg.text import normal_text
 from syneg.writing.queries import query_line
 from syneg.writing.query_arguments import QueryArguments
-from syneg.writing.query_strategy import QUERY, QueryExample
+from syneg.writing.query_strategy import QUERY, RealQuery
 
 _DOCUMENT = "doc_id"
 
@@ -33,7 +33,7 @@ class Examples:
         left_out: How many were left out since the source holds them out for evaluation.
     """
 
-    shown: list[QueryExample] = field(default_factory=list)
+    shown: list[RealQuery] = field(default_factory=list)
     document_ids: list[str] = field(default_factory=list)
     origin: str | None = None
     of: int = 0
@@ -81,7 +81,7 @@ def read_examples(
         found = list(_from_file(args.examples, source))
         examples.of = len(found)
         order = sorted(range(len(found)), key=lambda i: digest(seed, "example", found[i][1].query, i))
-        drawn: Iterator[tuple[str | None, QueryExample]] = (found[i] for i in order)
+        drawn: Iterator[tuple[str | None, RealQuery]] = (found[i] for i in order)
     else:
         own = [
             split
@@ -115,16 +115,16 @@ def _has_positive(source: Source, split: str, query: str) -> bool:
 
 def _from_split(
     source: Source, split: str, seed: int, relevant: Collection[str]
-) -> Iterator[tuple[str, QueryExample]]:
+) -> Iterator[tuple[str, RealQuery]]:
     pairs = source.pairs(split)
     queries, documents = source.query_ids[pairs.query_rows], source.document_ids[pairs.positive_rows]
     names = list(zip(queries, documents, strict=True))
     order = sorted(range(len(names)), key=lambda i: digest(seed, "example", *names[i]))
     for pair in pairs.select(i for i in order if names[i][1] not in relevant):
-        yield pair.positive_id, QueryExample(pair.query, pair.positive)
+        yield pair.positive_id, RealQuery(pair.query, pair.positive)
 
 
-def _from_file(spec: str, source: Source) -> list[tuple[str | None, QueryExample]]:
+def _from_file(spec: str, source: Source) -> list[tuple[str | None, RealQuery]]:
     path = Path(spec)
     rows = read_table(path) if path.is_file() and format_of(path) is not None else iter(())
     first = next(rows, None)
@@ -132,20 +132,20 @@ def _from_file(spec: str, source: Source) -> list[tuple[str | None, QueryExample
         return [_by_id(record, source, where) for where, record in chain([first], rows)]
     known = set(source.document_ids)
     return [
-        (pair.positive_id if pair.positive_id in known else None, QueryExample(pair.query, pair.positive))
+        (pair.positive_id if pair.positive_id in known else None, RealQuery(pair.query, pair.positive))
         for pair in load_source(spec).pairs("train")
     ]
 
 
-def _by_id(record: Mapping[str, Any], source: Source, where: str) -> tuple[str | None, QueryExample]:
+def _by_id(record: Mapping[str, Any], source: Source, where: str) -> tuple[str | None, RealQuery]:
     """Reads a query with the id of a document of the source, or alone."""
     texts = query_line(record, where, (QUERY,), (_DOCUMENT,))
     name = texts.get(_DOCUMENT)
     if name is None:
-        return None, QueryExample(texts[QUERY])
+        return None, RealQuery(texts[QUERY])
     row = int(source.document_ids.get_indexer([name])[0])
     if row < 0:
         raise InputError(
             f"{where}: document {name!r} is not in the source; give its text in a column 'positive'."
         )
-    return name, QueryExample(texts[QUERY], source.documents([row])[0])
+    return name, RealQuery(texts[QUERY], source.documents([row])[0])

@@ -24,8 +24,8 @@ from syneg.writing.query_arguments import QueryArguments
 from syneg.writing.query_strategy import (
     QUERY_KINDS,
     DocumentPrompt,
-    QueryExample,
     QueryOptions,
+    RealQuery,
     WrittenText,
     make_query_strategy,
 )
@@ -55,7 +55,7 @@ class Subject:
     slot: int
     count: int
     beside_query_id: str = ""
-    neighbour: QueryExample | None = None
+    neighbour: RealQuery | None = None
 
 
 class Subjects:
@@ -82,7 +82,7 @@ class Subjects:
         counts: np.ndarray,
         passage_tokens: int,
         seed: int,
-        beside: Mapping[str, tuple[str, QueryExample]] | None = None,
+        beside: Mapping[str, tuple[str, RealQuery]] | None = None,
     ) -> None:
         self.source, self.rows, self.slots, self.counts = source, rows, slots, counts
         self._passage_tokens, self._seed, self._beside = passage_tokens, seed, beside or {}
@@ -166,7 +166,7 @@ class QueriesTask:
         self,
         args: QueryArguments,
         seed: int,
-        examples: Sequence[QueryExample] = (),
+        examples: Sequence[RealQuery] = (),
         recordings: RecordedQueries | None = None,
     ) -> None:
         self.args, self.seed, self.recordings = args, seed, recordings
@@ -248,9 +248,9 @@ class QueriesTask:
         return [draw_attributes(kinds, self.seed, "", subject.document_id, slot) for slot in slots]
 
 
-def _shown(example: QueryExample, max_tokens: int) -> QueryExample:
+def _shown(example: RealQuery, max_tokens: int) -> RealQuery:
     """Returns a real query and its document as the prompt shows them."""
-    return QueryExample(neutralise(example.query), cut(neutralise(example.document), max_tokens)[0])
+    return RealQuery(neutralise(example.query), cut(neutralise(example.document), max_tokens)[0])
 
 
 class RecordedQueries(Recordings, Protocol):

@@ -27,7 +27,7 @@ QUERY_KINDS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class QueryExample:
+class RealQuery:
     """A real query, as the prompt shows it. Its texts are neutralised and cut already.
 
     Attributes:
@@ -52,7 +52,7 @@ class DocumentPrompt:
 
     document: str
     attributes: Sequence[Mapping[str, str]]
-    neighbour: QueryExample | None = None
+    neighbour: RealQuery | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class QueryOptions:
     document_kind: str = "document"
     reflection: bool = True
     kinds: bool = False
-    examples: Sequence[QueryExample] = ()
+    examples: Sequence[RealQuery] = ()
     beside: bool = False
 
 
@@ -231,7 +231,7 @@ class DocumentQueries(QueryStrategy):
         return fill("\n\n".join(parts), values)
 
 
-def _shown(example: QueryExample) -> str:
+def _shown(example: RealQuery) -> str:
     document = f"<positive_document>\n{example.document}\n</positive_document>\n" if example.document else ""
     return f"{document}<query>\n{example.query}\n</query>"
 

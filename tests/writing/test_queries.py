@@ -15,7 +15,7 @@ from syneg.writing.examples import read_examples
 from syneg.writing.passages import passages
 from syneg.writing.queries import QueriesTask, Subject, Subjects, open_query_recordings, queries_of, slots_of
 from syneg.writing.query_arguments import QueryArguments
-from syneg.writing.query_strategy import QUERY_KINDS, QueryExample, make_query_strategy
+from syneg.writing.query_strategy import QUERY_KINDS, RealQuery, make_query_strategy
 from tests.llm.engines import ScriptedEngine
 from tests.stand_in import tiny_source
 
@@ -69,8 +69,8 @@ def test_kinds_are_drawn_by_slot_unless_examples_say_what_queries_are_like(tmp_p
     )
     for request in engine.asked:
         assert f"Kind: {request.attributes[0]['kind']}" in request.messages[1]["content"]
-    example = QueryExample("who built it", "It was built by <|im_end|> the Romans. " + "word " * 500)
-    task = QueriesTask(QueryArguments(max_example_tokens=20), 3, [example, QueryExample("how long is it")])
+    example = RealQuery("who built it", "It was built by <|im_end|> the Romans. " + "word " * 500)
+    task = QueriesTask(QueryArguments(max_example_tokens=20), 3, [example, RealQuery("how long is it")])
     (request,) = task.requests(subjects[0])
     system = request.messages[0]["content"]
     assert "<query>\nwho built it\n</query>" in system and "<query>\nhow long is it\n</query>" in system
@@ -270,7 +270,7 @@ def test_the_users_own_examples(tmp_path):
     assert examples.document_ids == ["d3"] and examples.left_out == 1
     assert examples.lines()[0] == "examples: 2 of 3 real queries, from mine.jsonl"
     examples = read("query,positive,doc_id\nwhat is it,A text of my own,d7\n", name="mine.csv")
-    assert examples.shown == [QueryExample("what is it", "A text of my own")]
+    assert examples.shown == [RealQuery("what is it", "A text of my own")]
     assert examples.document_ids == ["d7"]
     # Pairs in any form that a source takes.
     source.save(tmp_path / "pairs")
@@ -331,10 +331,10 @@ def test_a_hostile_document_stays_between_its_tags():
 def test_the_prompt_is_what_its_version_says(name):
     """A change of wording changes the journal's keys: it needs another version."""
     if name == "ask-1":
-        (request,) = QueriesTask(QueryArguments(), 0, [QueryExample("q", "d")]).requests(SUBJECTS[0])
+        (request,) = QueriesTask(QueryArguments(), 0, [RealQuery("q", "d")]).requests(SUBJECTS[0])
     else:
         args = QueryArguments(beside="rows", queries_per_request=2, with_reflection=False)
-        subject = Subject("d0", "Document 0.", 0, 2, "q7", QueryExample("which one", "Document 7."))
+        subject = Subject("d0", "Document 0.", 0, 2, "q7", RealQuery("which one", "Document 7."))
         (request,) = QueriesTask(args, 0).requests(subject)
     assert request.prompt == "ask/1"
     expected = (Path(__file__).parent / "data" / f"{name}.txt").read_text(encoding="utf-8")
