@@ -64,6 +64,7 @@ _IMMATERIAL = {
     "dry_run",
     "dry_run_prompts",
     "tokens_per_second",
+    "gpu_price",
     "audit",
     "audit_encoder",
 }

@@ -11,6 +11,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,12 +23,22 @@ from syneg.errors import InputError, unknown
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.stage import Gating
 from syneg.hub.cards import DatasetCardInfo
-from syneg.hub.folders import FolderWriter, check_names, check_output, load_split
+from syneg.hub.folders import FREE_BYTES, FolderWriter, check_names, check_output, load_split
 from syneg.hub.reading import read_manifest
 from syneg.llm.estimate import estimate
 from syneg.llm.journal import Journal
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.stage import Mining
+from syneg.planning import (
+    ENCODED_PER_SECOND,
+    TRAINED_PER_SECOND,
+    by_llm,
+    by_rate,
+    judge_step,
+    problems,
+    prompt_lines,
+    table,
+)
 from syneg.resources import resource_path
 from syneg.rows import MIRROR, Row, check_rows
 from syneg.sources import Source, SourceArguments, source_of
@@ -43,7 +54,7 @@ Arguments = TypeVar("Arguments")
 
 _UNTOLD = {
     *("journal", "mining_cache", "mining_device", "encode_batch_size", "search_block", "engine_options"),
-    *("base_urls", "concurrency", "shard", "dry_run", "dry_run_prompts", "tokens_per_second"),
+    *("base_urls", "concurrency", "shard", "dry_run", "dry_run_prompts", "tokens_per_second", "gpu_price"),
     *("teacher_batch_size", "teacher_device", "audit", "audit_encoder"),
 }
 """Arguments that the command line on a card leaves out."""
@@ -221,26 +232,32 @@ def build_parts(args: StageArguments, journal: Journal) -> list[Part]:
         InputError: For a source, a split or arguments that cannot be used.
     """
     source = source_of(args)
-    parts = []
-    for split in split_commas(args.split):
-        mining = Mining(part_of(args, MiningArguments), args.seed)
-        generation = part_of(args, GenerationArguments)
-        mined = mining.texts if find_strategy(args.strategy).wants_mined else None
-        stages: list[Stage] = [
-            mining,
-            Writing(generation, journal, args.seed, mined),
-            Gating(
-                part_of(args, GatingArguments),
-                args.seed,
-                generation=generation,
-                journal=journal.folder / "judge",
-                mining=mining,
-            ),
-            *([Mirroring()] if args.mirror else []),
-            Rows(args.pairs_without_negatives),
-        ]
-        parts.append(source_part(source, split, stages))
-    return parts
+    return [source_part(source, split, build_stages(args, journal)) for split in split_commas(args.split)]
+
+
+def build_stages(args: StageArguments, journal: Journal) -> list[Stage]:
+    """Returns the stages of one split of a data set.
+
+    Raises:
+        InputError: For arguments that cannot be used.
+    """
+    mining = Mining(part_of(args, MiningArguments), args.seed)
+    generation = part_of(args, GenerationArguments)
+    mined = mining.texts if find_strategy(args.strategy).wants_mined else None
+    gating = Gating(
+        part_of(args, GatingArguments),
+        args.seed,
+        generation=generation,
+        journal=journal.folder / "judge",
+        mining=mining,
+    )
+    return [
+        mining,
+        Writing(generation, journal, args.seed, mined),
+        gating,
+        *([Mirroring()] if args.mirror else []),
+        Rows(args.pairs_without_negatives),
+    ]
 
 
 def mine_parts(where: SourceArguments, args: MiningArguments, seed: int) -> list[Part]:
@@ -341,7 +358,10 @@ def write_folder(
         InputError: Where a stage says so, or the folder cannot be written. No completion is lost.
     """
     check_names(output.output, [part.split for part in parts])
-    check_output(output.output, output.overwrite)
+    check_output(output.output, output.overwrite, max(FREE_BYTES, least_bytes(parts)))
+    # All splits go through stages with the same arguments.
+    for stage in parts[0].stages if parts else ():
+        stage.check()
     for part in parts:
         part.prepare()
     reports = {}
@@ -355,6 +375,30 @@ def write_folder(
             _audit(folder, audit, output.seed, reports, card)
         folder.write_card(complete_card(card, parts, reports))
     return reports
+
+
+def least_bytes(parts: Sequence[Part]) -> int:
+    """Returns how many bytes the rows of parts will surely take: a fifth of their texts, as Parquet packs them."""
+    total = 0.0
+    for part in parts:
+        few = list(islice(part.pairs, 200))
+        if not few:
+            continue
+        length = sum(len(pair.positive.encode("utf-8", "replace")) for pair in few) / len(few)
+        total += length * len(part.pairs) * (1 + negatives_of_a_pair(part.stages))
+    return round(total / 5)
+
+
+def negatives_of_a_pair(stages: Sequence[Stage]) -> int:
+    """Returns how many negatives stages give a pair, at most."""
+    return sum(
+        stage.args.mined_per_miner * len(stage.args.miners)
+        if isinstance(stage, Mining)
+        else stage.args.slots
+        if isinstance(stage, Writing)
+        else 0
+        for stage in stages
+    )
 
 
 def _audit(
@@ -452,16 +496,36 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
 
 
 def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
-    """Returns what the writing of each split would cost, as lines; nothing is mined or asked for."""
+    """Returns what each split would cost, stage by stage, as lines; nothing is mined or asked for."""
     source = source_of(args)
     lines = [*source.notes]
+    stages = build_stages(args, Journal(journal))
+    gating = part_of(args, GatingArguments)
+    generation = part_of(args, GenerationArguments)
+    mines = args.mined_per_miner * len(args.miners)
+    judged = {"all": mines + args.slots, "mined": mines, "synthetic": args.slots, "marked": args.slots}
     for split in split_commas(args.split):
-        generation = negatives_of(
-            source.pairs(split), part_of(args, GenerationArguments), journal, args.seed, progress=False
-        )
-        lines += [f"{split} of {source.name}:", *estimate(generation).lines()]
-        generation.close()
-    return lines
+        pairs = source.pairs(split)
+        writing = negatives_of(pairs, generation, journal, args.seed, progress=False)
+        found = estimate(writing)
+        writing.close()
+        lines += [f"{split} of {source.name}:", *found.lines(), *prompt_lines(found.example)]
+        texts = len(source.corpus) + len(source.queries)
+        dense = isinstance(stages[0], Mining) and stages[0].has_encoder
+        steps = [by_rate("mine", texts if dense else 0, "texts to encode", ENCODED_PER_SECOND)]
+        steps.append(by_llm("generate", f"{len(pairs):,} pairs", found, found.open_requests))
+        if "teacher" in gating.wanted and (args.teacher or dense):
+            scored = len(pairs) * (args.slots + (mines if args.teacher else 0))
+            is_encoder = not args.teacher or args.teacher_kind == "bi-encoder"
+            steps.append(
+                by_rate("teacher", scored, "negatives to score", ENCODED_PER_SECOND if is_encoder else None)
+            )
+        if "judge" in gating.wanted:
+            step = judge_step(pairs, gating, generation, Path(journal) / "judge", judged[args.judge_of])
+            steps += [step] if step is not None else []
+        steps.append(by_rate("train", len(pairs), "pairs, each epoch", TRAINED_PER_SECOND))
+        lines += table(steps, args.gpu_price)
+    return [*lines, *problems(stages)]
 
 
 @dataclass

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -19,6 +19,10 @@ import yaml
 from transformers.hf_argparser import HfArgumentParser
 
 from syneg.errors import InputError, nearest
+from syneg.help import help_text
+
+Given = dict[str, tuple[Any, str]]
+"""A key of YAML files -> its value, and the file that it is from."""
 
 
 @dataclass
@@ -34,12 +38,15 @@ class ConfigParser(HfArgumentParser):
 
     Args:
         dataclass_types: The dataclasses to fill. Their keys share one flat namespace.
+        basics: The keys that ``--help`` shows beside the required ones, where there are many; ``--help all``
+            shows all.
         **kwargs: Passed to `argparse.ArgumentParser`.
     """
 
-    def __init__(self, dataclass_types: Any, **kwargs: Any) -> None:
+    def __init__(self, dataclass_types: Any, basics: Collection[str] = (), **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         super().__init__(dataclass_types, **kwargs)
+        self.basics = basics
         self.add_argument(
             "--config",
             metavar="FILE",
@@ -50,6 +57,10 @@ class ConfigParser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print, so that there is one way to report bad input."""
         raise InputError(message)
+
+    def format_help(self, everything: bool = False) -> str:
+        """Returns the help: the keys that most people need, or all."""
+        return help_text(self, self.dataclass_types, self.basics, everything)
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[Any, ...]:
         """Returns the dataclasses, filled.
@@ -62,7 +73,11 @@ class ConfigParser(HfArgumentParser):
                 file that is missing or is not a mapping.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
-        tokens = self._tokens(_read_configs(_config_paths(argv)))
+        asked = next((i for i, word in enumerate(argv) if word in ("-h", "--help")), None)
+        if asked is not None:
+            print(self.format_help(everything=argv[asked + 1 : asked + 2] == ["all"]), end="")
+            raise SystemExit(0)
+        tokens = self._tokens(self._given(_read_configs(_config_paths(argv)), argv))
         argv = tokens + argv
         namespace, rest = self.parse_known_args(argv)
         unknown_keys = [word for word in rest if word.startswith("--")]
@@ -75,6 +90,10 @@ class ConfigParser(HfArgumentParser):
         if rest:
             raise InputError(f"{rest[0]!r} belongs to no key; write --key value. --help lists all.")
         return self._fill(vars(namespace))
+
+    def _given(self, config: Given, argv: Sequence[str]) -> Given:
+        """Returns what of the files' keys is to count, given the command line; here all."""
+        return config
 
     def _fill(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         filled = []
@@ -96,7 +115,7 @@ class ConfigParser(HfArgumentParser):
                 raise InputError(f"--{wrong} must not be null; give a value, or leave it out.") from None
         return tuple(filled)
 
-    def _tokens(self, config: Mapping[str, tuple[Any, str]]) -> list[str]:
+    def _tokens(self, config: Given) -> list[str]:
         """Turns YAML keys into command-line words, so that one parser checks both.
 
         Args:
@@ -214,7 +233,8 @@ def _config_paths(argv: Sequence[str]) -> list[Path]:
     """Returns the files that ``--config`` names, in their order; of a recipe both of its files.
 
     ``recipes/scifact/minilm.yaml``, where there is no such file, stands for
-    ``recipes/data/scifact.yaml`` and ``recipes/backbones/minilm.yaml``.
+    ``recipes/data/scifact.yaml`` and ``recipes/backbones/minilm.yaml``. The recipes that are shipped need no
+    folder and no ending, as in ``scifact/minilm``.
     """
     paths = []
     for i, word in enumerate(argv):
@@ -227,9 +247,25 @@ def _config_paths(argv: Sequence[str]) -> list[Path]:
     return [part for path in paths for part in (_recipe(path) or [path])]
 
 
+def shipped_recipes() -> Path:
+    """Returns the folder of the recipes: in the package, or beside it in a clone."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
 def _recipe(path: Path) -> list[Path]:
+    if path.exists():
+        return []
     folders = [path.parent.parent / name for name in ("data", "backbones")]
-    if path.exists() or not all(folder.is_dir() for folder in folders):
+    if not all(folder.is_dir() for folder in folders) and len(path.parts) == 2:
+        path = path if path.suffix == ".yaml" else path.with_name(f"{path.name}.yaml")
+        if (shipped_recipes() / path).is_file():
+            return [shipped_recipes() / path]
+        folders = [shipped_recipes() / name for name in ("data", "backbones")]
+        if not (folders[0] / f"{path.parent}.yaml").is_file():
+            # What is no recipe's folder is a folder of the user's own.
+            return []
+    if not all(folder.is_dir() for folder in folders):
         return []
     datasets, backbones = (sorted(folder.glob("*.yaml")) for folder in folders)
     known = {f"{one.stem}/{two.name}": [one, two] for one in datasets for two in backbones}
@@ -239,9 +275,9 @@ def _recipe(path: Path) -> list[Path]:
     return known[name]
 
 
-def _read_configs(paths: Sequence[Path]) -> dict[str, tuple[Any, str]]:
+def _read_configs(paths: Sequence[Path]) -> Given:
     """Returns key -> its value in the last file that has it, and that file."""
-    merged: dict[str, tuple[Any, str]] = {}
+    merged: Given = {}
     for path in paths:
         merged |= {key: (value, str(path)) for key, value in read_yaml(path).items()}
     names = "-".join(path.stem for path in paths)

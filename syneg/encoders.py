@@ -44,6 +44,66 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(name, "32")
 
 
+def check_model(spec: str) -> None:
+    """Checks, before anything takes long, that a model is to be had; it is not loaded.
+
+    Args:
+        spec: See `encoder_path`.
+
+    Raises:
+        InputError: Where it is no model's folder, and neither in the Hub's cache nor (unless HF_HUB_OFFLINE
+            is set) on the Hub.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    path = encoder_path(spec)
+    files = ("config.json", "modules.json", "config_sentence_transformers.json")
+    if Path(path).is_dir():
+        if not any((Path(path) / name).is_file() for name in files):
+            raise _not_loaded(spec, "the folder has neither config.json nor modules.json.")
+        return
+    # As sentence-transformers has it: a name alone is one of its own models, or an old one of the Hub's.
+    names = [path] if "/" in path else [f"sentence-transformers/{path}", path]
+    if any(isinstance(try_to_load_from_cache(name, file), str) for name in names for file in files):
+        return
+    reason = ""
+    for name in names:
+        try:
+            hf_hub_download(name, files[0])
+            return
+        except LocalEntryNotFoundError:
+            reason = "it is not in the Hub's cache, and the Hub is not to be reached."
+        except EntryNotFoundError:
+            return  # The model is there, without this file.
+        except (OSError, HFValidationError) as error:
+            reason = str(error).strip().splitlines()[0]
+    raise _not_loaded(spec, reason)
+
+
+def check_device(device: str | None, key: str) -> None:
+    """Checks that a device is one of this machine's.
+
+    Raises:
+        InputError: Where torch does not know it, or does not find it here.
+    """
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise InputError(f"--{key} {device}: {reason}. Leave it out for the first that there is.") from error
+
+
+def _not_loaded(spec: str, reason: str) -> InputError:
+    return InputError(
+        f"model {spec!r} cannot be loaded: {reason} Give a folder, a Hub id or package:NAME/FOLDER."
+    )
+
+
 def load_encoder(spec: str, max_length: int | None = None, **kwargs: Any) -> SentenceTransformer:
     """Loads a SentenceTransformer; remote code is not trusted unless `kwargs` says so.
 
@@ -63,9 +123,7 @@ def load_encoder(spec: str, max_length: int | None = None, **kwargs: Any) -> Sen
         model = SentenceTransformer(path, **kwargs)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"model {spec!r} cannot be loaded: {reason} Give a folder, a Hub id or package:NAME/FOLDER."
-        ) from error
+        raise _not_loaded(spec, reason) from error
     if max_length is not None:
         model.max_seq_length = max_length
     return model

@@ -70,6 +70,13 @@ class Stage(ABC):
     name: ClassVar[str]
     group: int = 1
 
+    def check(self) -> None:  # noqa: B027
+        """Finds out what it needs and would not have, before any stage does what takes long.
+
+        Raises:
+            InputError: For a model, library, device or file that is not to be had.
+        """
+
     def prepare(self, pairs: SizedPairs) -> None:  # noqa: B027
         """Does what takes long and resumes: mines, asks the LLM, embeds."""
 

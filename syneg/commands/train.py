@@ -8,6 +8,12 @@ from collections.abc import Sequence
 
 from syneg.errors import InputError, one_line
 
+_BASICS = (
+    *("model", "dataset", "mixture", "max_length", "held_out", "lora_rank", "output_dir", "seed", "bf16"),
+    *("num_train_epochs", "per_device_train_batch_size", "learning_rate", "temperature", "gradient_cache"),
+)
+"""What ``--help`` shows; ``--help all`` shows all."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains a model as the command line says.
@@ -23,7 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from syneg.training.run import TrainArguments, run
 
     try:
-        parser = ConfigParser((TrainArguments, GuardedArguments), prog="syneg train")  # type: ignore[arg-type]
+        parser = ConfigParser(
+            (TrainArguments, GuardedArguments),  # type: ignore[arg-type]
+            basics=_BASICS,
+            prog="syneg train",
+            description="Trains a retriever on rows with negatives, as in --config scifact/minilm.",
+        )
         folder = run(*parser.parse(argv))
     except InputError as error:
         # Every process of a launch fails alike; one line is enough.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from syneg.config import split_commas
 from syneg.errors import InputError, unknown
+from syneg.resources import is_class_spec
 
 GATES = ("checks", "teacher", "judge")
 DEFAULT_GATES = ("checks", "teacher")
@@ -22,7 +23,7 @@ class GatingArguments:
     gates: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Gates, in order: checks, teacher, judge. If not given: checks, and teacher where there "
+            "help": "Gates, in order: checks, teacher, judge, or FILE.py:CLASS, one of your own. If not given: checks, and teacher where there "
             "is a model (--teacher, or the dense miner's), else a line on what is not checked."
         },
     )
@@ -150,8 +151,11 @@ class GatingArguments:
     def __post_init__(self) -> None:
         self.gates = None if self.gates is None else split_commas(self.gates)
         for name in self.wanted:
-            if name not in GATES:
-                raise unknown("gate", name, GATES)
+            if name not in GATES and not is_class_spec(name):
+                raise InputError(
+                    f"{unknown('gate', name, GATES)} One of your own is FILE.py:CLASS, a "
+                    "syneg.gating.gate.Gate with name and apply(drafts, tolls)."
+                )
         if self.teacher_synthetic is None:
             self.teacher_synthetic = "judge" if "judge" in self.wanted else "drop"
         marks = self.teacher_synthetic == "judge" and "teacher" in self.wanted

@@ -75,10 +75,14 @@ class Tolls:
 
 
 class Gate(Protocol):
-    """Keeps or drops negatives; sees drafts in groups, so that models can work in batches."""
+    """Keeps or drops negatives; sees drafts in groups, so that models can work in batches.
+
+    One of a user's own is derived from this class, in a file that ``--gates FILE.py:CLASS`` names. It is made
+    with the gates' arguments (`GatingArguments`).
+    """
 
     name: str
-    group: int
+    group: int = 1
     """Drafts that are wanted at once."""
 
     def apply(self, drafts: list[Draft], tolls: Tolls) -> None:

@@ -84,6 +84,28 @@ class Verdict:
     detail: str
 
 
+def judge_arguments(
+    args: GatingArguments, generation: GenerationArguments
+) -> tuple[GenerationArguments, Recordings | None]:
+    """Returns the judge's engine and LLM, and what it replays where the engine is `recorded`.
+
+    Raises:
+        InputError: For recordings that cannot be used.
+    """
+    asked = replace(
+        generation,
+        engine=args.judge_engine or generation.engine,
+        llm=args.judge_llm or generation.llm,
+        shard=None,
+    )
+    recordings: Recordings | None = None
+    if asked.engine == "recorded":
+        recordings = open_verdicts(args.judge_recordings)
+        if isinstance(recordings, RecordedVerdicts):
+            asked.llm = recorded_name(recordings.path)
+    return asked, recordings
+
+
 class Judge:
     """Asks about each (query, document) once, in groups of rows; answers are journalled.
 
@@ -110,17 +132,7 @@ class Judge:
         engine: Engine | None = None,
     ) -> None:
         self.args = args
-        asked = replace(
-            generation,
-            engine=args.judge_engine or generation.engine,
-            llm=args.judge_llm or generation.llm,
-            shard=None,
-        )
-        recordings: Recordings | None = None
-        if asked.engine == "recorded":
-            recordings = open_verdicts(args.judge_recordings)
-            if isinstance(recordings, RecordedVerdicts):
-                asked.llm = recorded_name(recordings.path)
+        asked, recordings = judge_arguments(args, generation)
         self._task = VerdictsTask(asked, seed, evidence=not isinstance(recordings, RecordedVerdicts))
         self._completions = Completions(asked, journal, recordings, engine)
         self._relabelled: set[tuple[str, str]] = set()

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from syneg.encoders import public_name
+from syneg.encoders import check_device, check_model, public_name
 from syneg.errors import InputError
 from syneg.gating.arguments import GatingArguments
 from syneg.gating.checks import Checks
 from syneg.gating.gate import Gate, Tolls
 from syneg.gating.known import KnownPositives
+from syneg.llm.engines import check_ready
+from syneg.llm.journal import has_entries
 from syneg.llm.requests import Engine
 from syneg.mining.stage import Mining
+from syneg.resources import class_from_file, is_class_spec
 from syneg.stages import Draft, SizedPairs, Stage
 from syneg.writing.arguments import GenerationArguments
 
@@ -54,12 +57,18 @@ class Gating(Stage):
         if "judge" in args.wanted and (generation is None or journal is None):
             raise InputError("gate 'judge' needs an engine and an LLM, and a folder for its journal.")
         self.args, self.seed = args, seed
+        self._own = {
+            name: class_from_file(name, Gate, "gates", methods=("apply",))  # type: ignore[type-abstract]
+            for name in args.wanted
+            if is_class_spec(name)
+        }
         self._generation, self._journal, self._engine = generation, journal, engine
         self._checks = Checks(args) if "checks" in args.wanted else None
         self._gates: list[Gate] | None = None
         self.tolls = Tolls()
         # What the gate wants that wants most.
         self.group = 512 if "judge" in args.wanted else 256 if args.teacher or self._encoder else 1
+        self.group = max(self.group, *(own.group for own in self._own.values()), 1)
         if "teacher" in args.wanted and not (args.teacher or self._encoder):
             self.tolls.not_checked.append(
                 "whether synthetic negatives score above the positive, which cost a model most: there is no "
@@ -72,6 +81,28 @@ class Gating(Stage):
         if self._gates is None:
             self._gates = list(self._make())
         return self._gates
+
+    def check(self) -> None:
+        """Checks the teacher and its device, the judge's engine and verdicts, and the audit's encoder.
+
+        Raises:
+            InputError: For what is not to be had.
+        """
+        args = self.args
+        if "teacher" in args.wanted and args.teacher:
+            check_model(args.teacher)
+            check_device(args.teacher_device, "teacher_device")
+        if args.audit and args.audit_encoder:
+            check_model(args.audit_encoder)
+        if "judge" in args.wanted:
+            from syneg.gating.judge import judge_arguments
+
+            assert self._generation is not None and self._journal is not None
+            asked, verdicts = judge_arguments(args, self._generation)
+            if verdicts is not None:
+                verdicts.close()
+            if self._engine is None and not has_entries(self._journal):
+                check_ready(asked)
 
     def prepare(self, pairs: SizedPairs) -> None:
         """Reads which documents are positives of which query's text, whatever id the query has."""
@@ -129,6 +160,8 @@ class Gating(Stage):
                 elif self._encoder is not None:
                     assert self._encoder.mined.dense is not None
                     yield MinerTeacher(self.args, self._encoder.mined.dense)
+            elif is_class_spec(name):
+                yield self._own[name](self.args)  # type: ignore[call-arg]
             else:
                 from syneg.gating.judge import Judge
 

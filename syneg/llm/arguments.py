@@ -21,7 +21,7 @@ class LLMArguments:
         default="vllm",
         metadata={
             "help": "What turns requests into completions: vllm (in process), openai (any server that speaks "
-            "its protocol), ray (vLLM on a Ray cluster), or recorded (replays)."
+            "its protocol), ray (vLLM on a Ray cluster), recorded (replays), or FILE.py:CLASS, one of your own."
         },
     )
     llm: str = field(
@@ -83,6 +83,9 @@ class LLMArguments:
     tokens_per_second: float | None = field(
         default=None, metadata={"help": "For a dry run: completion tokens a second of the engine."}
     )
+    gpu_price: float | None = field(
+        default=None, metadata={"help": "For a dry run: what a GPU costs an hour, in any currency."}
+    )
     journal: str | None = field(
         default=None, metadata={"help": "The journal's folder; <output>-journal where not given."}
     )
@@ -99,6 +102,8 @@ class LLMArguments:
         )
         if self.tokens_per_second is not None and self.tokens_per_second <= 0:
             raise InputError("--tokens_per_second must be above 0.")
+        if self.gpu_price is not None and self.gpu_price < 0:
+            raise InputError("--gpu_price must be at least 0.")
         if self.temperature < 0 or not 0 < self.top_p <= 1:
             raise InputError("--temperature must be at least 0, and --top_p above 0 and at most 1.")
         parse_shard(self.shard)

@@ -99,6 +99,12 @@ _KINDS: dict[str, Any] = {
 """What an entry holds. A line with anything else was damaged, and counts as torn."""
 
 
+def has_entries(folder: str | Path) -> bool:
+    """Returns whether a folder is a journal that holds anything."""
+    files = (path for pattern in ("*.jsonl", "*.parquet") for path in Path(folder).glob(pattern))
+    return any(path.stat().st_size for path in files)
+
+
 def place_of(query_id: str, positive_id: str, slot: int) -> int:
     """Returns the 64-bit number under which a pair's slot is indexed."""
     return digest(query_id, positive_id, slot)

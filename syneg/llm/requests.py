@@ -132,7 +132,11 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Turns requests into completions."""
+    """Turns requests into completions.
+
+    One of a user's own is derived from this class, in a file that ``--engine FILE.py:CLASS`` names. It is
+    made with the LLM's name and the engine's options (``--llm``, ``--engine_options``).
+    """
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yields a completion for each request, in any order.

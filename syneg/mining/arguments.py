@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from syneg.config import parse_mapping, split_commas
 from syneg.errors import InputError, unknown
+from syneg.mining.candidates import Miner
+from syneg.resources import class_from_file, is_class_spec
 
 MINERS = ("bm25", "dense", "random")
 DEFAULT_RELATIVE_MARGIN = 0.05
@@ -37,7 +40,8 @@ class MiningArguments:
     miners: list[str] = field(
         default_factory=lambda: ["bm25", "dense"],
         metadata={
-            "help": "Miners, in order: bm25, dense, random. A document found by two counts for the first."
+            "help": "Miners, in order: bm25, dense, random, or FILE.py:CLASS, one of your own. A document "
+            "found by two counts for the first."
         },
     )
     encoder: str = field(
@@ -166,9 +170,13 @@ class MiningArguments:
     def __post_init__(self) -> None:
         self.miners = split_commas(self.miners)
         for name in self.miners:
-            if name not in MINERS:
-                raise unknown("miner", name, MINERS)
-        if not self.miners or len(set(self.miners)) < len(self.miners):
+            if name not in MINERS and not is_class_spec(name):
+                raise InputError(
+                    f"{unknown('miner', name, MINERS)} One of your own is FILE.py:CLASS, a "
+                    "syneg.mining.candidates.Miner with name and search(query_rows, depth)."
+                )
+        names = [own_miner(name).name if is_class_spec(name) else name for name in self.miners]
+        if not self.miners or len(set(names)) < len(names):
             raise InputError(f"--miners {','.join(self.miners)}: name each miner once; there are {MINERS}.")
         if self.margin_scores is None:
             self.margin_scores = "dense" if "dense" in self.miners else "own"
@@ -177,7 +185,7 @@ class MiningArguments:
             miners = ["dense"] if self.margin_scores == "own" else ["dense", "bm25"]
             self.relative_margin = dict.fromkeys(miners, DEFAULT_RELATIVE_MARGIN)
         for key in ("relative_margin", "absolute_margin", "min_score", "max_score"):
-            setattr(self, key, _by_miner(getattr(self, key), key))
+            setattr(self, key, _by_miner(getattr(self, key), key, {*MINERS, *names}))
         if not self.bm25_tokenizer:
             raise InputError(
                 "--bm25_tokenizer is empty: give words, a folder, a Hub id or package:NAME/FOLDER."
@@ -209,7 +217,16 @@ _LOWEST = {
 }
 
 
-def _by_miner(value: Any, key: str) -> dict[str, float]:
+def own_miner(spec: str) -> type[Miner]:
+    """Returns the miner of the user's own that ``FILE.py:CLASS`` stands for.
+
+    Raises:
+        InputError: Where it cannot be used; says what it would have to define.
+    """
+    return class_from_file(spec, Miner, "miners", methods=("search",))  # type: ignore[type-abstract]
+
+
+def _by_miner(value: Any, key: str, known: Collection[str]) -> dict[str, float]:
     """Returns a number by miner; a bare number is for bm25 and dense."""
     try:
         bare = float(value) if isinstance(value, str | int | float) else None
@@ -219,8 +236,8 @@ def _by_miner(value: Any, key: str) -> dict[str, float]:
         return {"bm25": bare, "dense": bare}
     numbers: dict[str, float] = {}
     for miner, number in parse_mapping(value, key).items():
-        if miner not in MINERS:
-            raise unknown(f"miner in --{key}", miner, MINERS)
+        if miner not in known:
+            raise unknown(f"miner in --{key}", miner, known)
         if number is None:
             continue
         if isinstance(number, bool) or not isinstance(number, int | float):

@@ -27,10 +27,15 @@ class Candidates:
 
 
 class Miner(Protocol):
-    """Ranks a source's documents for its queries."""
+    """Ranks a source's documents for its queries.
+
+    One of a user's own is derived from this class, in a file that ``--miners FILE.py:CLASS`` names. It is
+    made with the source and the miners' arguments (`Source`, `MiningArguments`); `score` is asked for only
+    where a margin is set for it.
+    """
 
     name: str
-    ranked: bool
+    ranked: bool = True
     """Whether rank and score of a candidate mean anything."""
 
     def search(self, query_rows: np.ndarray, depth: int) -> Candidates:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from syneg.errors import InputError
-from syneg.mining.arguments import MiningArguments
+from syneg.mining.arguments import MiningArguments, own_miner
 from syneg.mining.bm25 import BM25Miner, Terms
 from syneg.mining.cache import document_keys
 from syneg.mining.candidates import MISSING, Candidates, Miner, Processes
@@ -17,6 +17,7 @@ from syneg.mining.embeddings import choose_device
 from syneg.mining.filters import Known, Rules, Sieve
 from syneg.mining.random_miner import RandomMiner
 from syneg.mining.report import MinerReport, MiningReport
+from syneg.resources import is_class_spec
 from syneg.rows import Negative, make_negative
 from syneg.sources import Pairs
 from syneg.text import text_keys
@@ -146,6 +147,10 @@ class _Mining:
             len(pairs), args.mined_per_miner, args.short_rows, queries=len(self.queries)
         )
         self.dense: DenseMiner | None = None
+        own = {name: own_miner(name) for name in args.miners if is_class_spec(name)}
+        self.own = {miner.name: miner for miner in own.values()}
+        # A miner of the user's own is called by its name, not by its file.
+        self.miners = [own[name].name if name in own else name for name in args.miners]
 
     def run(self) -> MinedNegatives:
         args = self.args
@@ -155,11 +160,11 @@ class _Mining:
         needs_dense = "dense" in args.miners or args.margin_scores == "dense"
         if needs_dense:
             self.dense = DenseMiner(self.pairs.source, args, self.queries, self.processes)
-        names = [*args.miners, *(["random"] if args.short_rows == "random" else [])]
+        names = [*self.miners, *(["random"] if args.short_rows == "random" else [])]
         sources = list(dict.fromkeys(names))
         taken = np.zeros((len(self.pairs), 0), dtype=np.int64)
         found: list[tuple[int, Candidates, np.ndarray]] = []
-        for name in args.miners:
+        for name in self.miners:
             kept = self._mine_with(name, taken)
             found.append((sources.index(name), *kept))
             taken = np.concatenate([taken, kept[0].rows], axis=1)
@@ -226,6 +231,8 @@ class _Mining:
         return reaches
 
     def _miner(self, name: str) -> Miner:
+        if name in self.own:
+            return self.own[name](self.pairs.source, self.args)  # type: ignore[call-arg]
         if name == "bm25":
             return BM25Miner(self.pairs.source, self.args, self.terms)
         if name == "random":
@@ -351,7 +358,7 @@ class _Mining:
                 alive = sieve.alive & (np.cumsum(sieve.alive, axis=1) <= wanted[here, None])
                 rows[here], scores[here], ranks[here] = _compact(alive, mine, keep, ranked=False)
         left = (rows != MISSING).sum(axis=1)
-        for column, name in enumerate(self.args.miners):
+        for column, name in enumerate(self.miners):
             used = np.minimum(left, short[:, column])
             self.report.miners[name].filled = int(used.sum())
             left = left - used

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from syneg.encoders import public_name
+from syneg.encoders import check_device, check_model, public_name
+from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
+from syneg.mining.bm25 import Terms
 from syneg.mining.mine import MinedNegatives, iter_mined, mine_pairs
 from syneg.mining.report import MiningReport
 from syneg.rows import Negative
@@ -42,6 +45,22 @@ class Mining(Stage):
         """Whether there will be a dense miner that can encode other texts too."""
         args = self.args
         return ("dense" in args.miners or args.margin_scores == "dense") and args.query_embeddings is None
+
+    def check(self) -> None:
+        """Checks the encoder, the device, the embeddings' files, and what BM25 needs.
+
+        Raises:
+            InputError: For what is not to be had.
+        """
+        args = self.args
+        if "bm25" in args.miners:
+            Terms(args)
+        for path in (args.query_embeddings, args.corpus_embeddings):
+            if path is not None and not Path(path).is_file():
+                raise InputError(f"{path}: no such file of embeddings.")
+        if self.has_encoder:
+            check_model(args.encoder)
+            check_device(args.mining_device, "mining_device")
 
     def prepare(self, pairs: SizedPairs) -> None:
         """Mines.

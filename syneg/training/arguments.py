@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from sentence_transformers import SentenceTransformerTrainingArguments
@@ -43,6 +43,13 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         InputError: For a value out of range, a word that is none of the choices, or an inherited argument
             that would have no effect here.
     """
+
+    help_groups: ClassVar[dict[str, str]] = {
+        "output_dir": "Training",
+        "temperature": "Loss",
+        "gradient_cache": "Step",
+    }
+    """The groups of ``--help``: the first argument of each -> its title."""
 
     output_dir: str | None = field(
         default=None, metadata={"help": "The folder to write.", "aliases": ["--output"]}

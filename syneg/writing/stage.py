@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from syneg.config import parse_mapping
+from syneg.llm.engines import check_ready
 from syneg.llm.generation import Answer, Generation
-from syneg.llm.journal import Journal
+from syneg.llm.journal import Journal, has_entries
 from syneg.llm.report import GenerationReport
 from syneg.llm.requests import Engine
 from syneg.rows import MIRROR, SYNTHETIC, Row, make_dropped, make_negative, make_row, mirror_ids
@@ -48,6 +49,19 @@ class Writing(Stage):
         """What was asked for."""
         assert self._generation is not None, "prepare comes first"
         return self._generation
+
+    def check(self) -> None:
+        """Checks the strategy, the recordings, and the engine unless the journal may have all answers.
+
+        Raises:
+            InputError: For what is not to be had.
+        """
+        # Reads the recordings, if there are any, for what is wrong with them.
+        recordings = NegativesTask(self.args, self.seed).recordings
+        if recordings is not None:
+            recordings.close()
+        if self._engine is None and not has_entries(self._journal.folder):
+            check_ready(self.args)
 
     def prepare(self, pairs: SizedPairs) -> None:
         """Asks for the completions that the journal lacks.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from syneg.errors import InputError, unknown
 from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
 from syneg.llm.requests import Message, digest
+from syneg.resources import class_from_file, is_class_spec
 
 DOCUMENT = "hard_negative_document"
 """The field of the document, in the completion of every strategy that is ours."""
@@ -258,44 +256,14 @@ def named_or_from_file(name: str, known: Mapping[str, type[S]], base: type[Any])
     Raises:
         InputError: See `find_strategy`.
     """
-    path, _, class_name = name.partition(".py:") if ".py:" in name else (name, "", "")
-    path = f"{path}.py" if class_name else path
-    if path.endswith(".py"):
-        return _from_file(Path(path), class_name, base)
+    if is_class_spec(name):
+        return class_from_file(name, base, "strategy", texts=("name", "version"))
     if name not in known:
-        raise unknown("strategy", name, known)
-    return known[name]
-
-
-def _from_file(path: Path, class_name: str, base: type[Any]) -> type[S]:
-    if not path.is_file():
-        raise InputError(f"--strategy {path}: no such file.")
-    spec = importlib.util.spec_from_file_location(f"syneg_user_strategy_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and pickle look their module up by name.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"--strategy {path}: it fails with {type(error).__name__}: {error}.") from error
-    found = {
-        key: value
-        for key, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
-    }
-    if class_name and class_name not in found:
-        raise unknown(f"strategy in {path}:", class_name, found)
-    if not class_name and len(found) != 1:
-        names = f": {', '.join(found)}; say which, as in {path}:NAME" if found else " at all"
         raise InputError(
-            f"--strategy {path}: expected one subclass of {base.__name__}, found {len(found)}{names}."
+            f"{unknown('strategy', name, known)} One of your own is FILE.py:CLASS, a "
+            f"{base.__module__}.{base.__name__} with name, version, messages and system."
         )
-    strategy = found[class_name] if class_name else next(iter(found.values()))
-    for attribute in ("name", "version"):
-        if not isinstance(getattr(strategy, attribute, None), str):
-            raise InputError(f"--strategy {path}: {strategy.__name__}.{attribute} must be a string.")
-    return strategy
+    return known[name]
 
 
 def draw_attributes(

@@ -28,6 +28,7 @@ def test_the_judge_relabels_on_a_finished_data_set(
 
     engine = Answers(say)
     monkeypatch.setattr("syneg.llm.generation.make_engine", lambda *_: engine)
+    monkeypatch.setattr("syneg.gating.stage.check_ready", lambda args: None)  # The engine is the one above.
     output = tmp_path / "judged"
     gate(["--dataset", str(mined), "--output", str(output), "--gates", "judge"])
     rows = load_dataset(str(output), split="train")

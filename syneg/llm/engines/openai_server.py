@@ -15,8 +15,30 @@ from syneg.errors import InputError
 from syneg.llm.parsing import PROMPT_TOO_LONG
 from syneg.llm.requests import Completion, Request
 
+_DEFAULTS: dict[str, Any] = {"timeout": 600.0, "max_retries": 8, "extra_body": {}}
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 60.0
 _TOO_LONG = ("context length", "context_length", "max_model_len", "longer than the maximum")
+
+
+def check_openai(base_urls: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Checks that the engine can be made; no server is asked.
+
+    Raises:
+        InputError: Where there is no server, an option is unknown, or `openai` is not installed.
+    """
+    if importlib.util.find_spec("openai") is None:
+        raise InputError("--engine openai: the client is not installed. pip install 'syneg[openai]'.")
+    if not base_urls:
+        raise InputError("--engine openai needs --base_urls, as in http://localhost:8000/v1.")
+    for url in base_urls:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"--base_urls {url}: is no address, as in http://localhost:8000/v1.")
+    unknown = options.keys() - _DEFAULTS.keys()
+    if unknown:
+        raise InputError(
+            f"--engine_options: the engine openai takes timeout, max_retries and extra_body, "
+            f"not {sorted(unknown)[0]!r}."
+        )
 
 
 class OpenAIEngine:
@@ -45,18 +67,8 @@ class OpenAIEngine:
         concurrency: int = 64,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if importlib.util.find_spec("openai") is None:
-            raise InputError("--engine openai: the client is not installed. pip install 'syneg[openai]'.")
-        if not base_urls:
-            raise InputError("--engine openai needs --base_urls, as in http://localhost:8000/v1.")
-        defaults: dict[str, Any] = {"timeout": 600.0, "max_retries": 8, "extra_body": {}}
-        options = defaults | dict(options or {})
-        unknown = options.keys() - {"timeout", "max_retries", "extra_body"}
-        if unknown:
-            raise InputError(
-                f"--engine_options: the engine openai takes timeout, max_retries and extra_body, "
-                f"not {sorted(unknown)[0]!r}."
-            )
+        check_openai(base_urls, options or {})
+        options = _DEFAULTS | dict(options or {})
         self.llm = llm
         self.retries = 0
         self._options = options

@@ -38,7 +38,9 @@ class RayEngine:
 
     def __init__(self, llm: str, options: Mapping[str, Any] | None = None) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise InputError("--engine ray: Ray is not installed. pip install 'syneg[ray]'.")
+            from syneg.llm.engines import NO_RAY
+
+            raise InputError(NO_RAY)
         from ray.data.llm import vLLMEngineProcessorConfig
 
         options = dict(options or {})

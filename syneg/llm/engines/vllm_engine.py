@@ -168,10 +168,9 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[Message], options: Mapping
     from jinja2.exceptions import TemplateError
 
     if getattr(tokenizer, "chat_template", None) is None:
-        raise InputError(
-            "--llm: its tokenizer has no chat template. Take an instruction-tuned model, such as "
-            "Qwen/Qwen3-4B-Instruct-2507."
-        )
+        from syneg.llm.engines import NO_CHAT_TEMPLATE
+
+        raise InputError(NO_CHAT_TEMPLATE)
     kwargs = {"tokenize": True, "add_generation_prompt": True, "return_dict": False, **options}
     chat = [dict(message) for message in messages]
     try:
