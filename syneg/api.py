@@ -199,8 +199,11 @@ def build(
     given: dict[str, Any] = {}
     if config is not None:
         words = ["--config", str(building.config_file(config))]
-        for stage in building.data_set_parser().parse(words):
+        words += [f"--source={options['source']}"] if "source" in options else []
+        parser = building.data_set_parser(kind=building.ShippedConfigParser)
+        for stage in parser.parse(words):
             given |= vars(stage)
+        print(*parser.notes, sep="\n", end="\n" * bool(parser.notes))
     given |= options | {"output": str(output), "seed": seed}
     folder, args = _arguments(given, FolderArguments, StageArguments)
     args.journal = args.journal or f"{output}-journal"

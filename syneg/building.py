@@ -6,6 +6,7 @@ they go through.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import shlex
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from syneg.config import ConfigParser, OutputArguments, split_commas
+from syneg.config import ConfigParser, Given, OutputArguments, read_yaml, split_commas
 from syneg.encoders import public_name
 from syneg.errors import InputError, unknown
 from syneg.gating.arguments import GatingArguments
@@ -44,6 +45,7 @@ from syneg.rows import MIRROR, Row, check_rows
 from syneg.sources import Source, SourceArguments, source_of
 from syneg.sources.overlap import shared_judgements
 from syneg.sources.source import TEST
+from syneg.sources.tables import plain_name
 from syneg.stages import Draft, RowPairs, SizedPairs, Stage, pair_drafts, run
 from syneg.writing.arguments import GenerationArguments
 from syneg.writing.negatives import negatives_of
@@ -122,10 +124,58 @@ def part_of(arguments: Any, kind: type[Arguments]) -> Arguments:
     return kind(**{name: getattr(arguments, name) for name in names})
 
 
-def data_set_parser(*further: Any, **kwargs: Any) -> ConfigParser:
+def data_set_parser(*further: Any, kind: type[ConfigParser] = ConfigParser, **kwargs: Any) -> ConfigParser:
     """Returns the parser of a data set's arguments, with further dataclasses at its end."""
     stages = [BuildArguments, SourceArguments, MiningArguments, GenerationArguments, GatingArguments]
-    return ConfigParser([*stages, *further], **kwargs)
+    return kind([*stages, *further], **kwargs)
+
+
+class ShippedConfigParser(ConfigParser):
+    """Of a shipped configuration takes nothing that holds for its own source only, where another is given.
+
+    Attributes:
+        notes: What was left out, as lines for a person; known once `parse` has been called.
+    """
+
+    notes: Sequence[str] = ()
+
+    def _given(self, config: Given, argv: Sequence[str]) -> Given:
+        self.notes = []
+        words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        words.add_argument("--source")
+        source = words.parse_known_args(list(argv))[0].source or config.get("source", ("", ""))[0]
+        for path in {path for _, path in config.values() if Path(path).parent == shipped_configs()}:
+            shipped = read_yaml(path)
+            if not source or _is_source_of(str(source), Path(path).stem, str(shipped["source"])):
+                continue
+            its_own = _OF_A_SOURCE | (_REPLAY if "recordings" in shipped else set())
+            left = [key for key, (_, file) in config.items() if file == path and key in its_own]
+            config = {key: value for key, value in config.items() if key not in left}
+            config.setdefault("name", (source_name(str(source)), path))
+            self.notes.append(
+                f"{Path(path).stem} is a configuration of {shipped['source']}: its {', '.join(left)} are "
+                f"left out for {source}. `syneg init {source}` writes a configuration of its own."
+            )
+        return config
+
+
+_OF_A_SOURCE = {
+    *("name", "licence", "source_datasets", "languages"),
+    *("attributes", "query_kind", "document_kind", "persona"),
+}
+_REPLAY = {"engine", "recordings", "on_miss"}
+"""Keys of a shipped configuration that hold for its source only; the latter where it has recordings."""
+
+
+def source_name(spec: str) -> str:
+    """Returns what a source is called, by what names it."""
+    if Path(spec).is_dir():
+        return Path(spec).resolve().name
+    return plain_name(Path(spec.removeprefix("mteb:")))
+
+
+def _is_source_of(spec: str, name: str, own: str) -> bool:
+    return spec == own or source_name(spec).casefold() in (name.casefold(), source_name(own).casefold())
 
 
 def stage_arguments(*stages: Any, seed: int = 0) -> StageArguments:
@@ -378,7 +428,7 @@ def write_folder(
 
 
 def least_bytes(parts: Sequence[Part]) -> int:
-    """Returns how many bytes the rows of parts will surely take: a fifth of their texts, as Parquet packs them."""
+    """Returns how many bytes the rows of parts surely take: a fifth of their texts, being packed."""
     total = 0.0
     for part in parts:
         few = list(islice(part.pairs, 200))
@@ -521,7 +571,10 @@ def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
                 by_rate("teacher", scored, "negatives to score", ENCODED_PER_SECOND if is_encoder else None)
             )
         if "judge" in gating.wanted:
-            step = judge_step(pairs, gating, generation, Path(journal) / "judge", judged[args.judge_of])
+            each = judged[args.judge_of]
+            work = f"at most {each} documents a pair"
+            folder = Path(journal) / "judge"
+            step = judge_step(pairs, gating, generation, folder, each * len(pairs), work)
             steps += [step] if step is not None else []
         steps.append(by_rate("train", len(pairs), "pairs, each epoch", TRAINED_PER_SECOND))
         lines += table(steps, args.gpu_price)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -62,9 +63,11 @@ def groups_of(kind: Any) -> Iterator[tuple[str, str]]:
         title = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", base.__name__.removesuffix("Arguments")).capitalize()
         begins: Mapping[str, str] = base.__dict__.get("help_groups", {})
         title = _TITLES.get(base.__name__, title)
-        for name in base.__dict__.get("__annotations__", {}):
+        for name in inspect.get_annotations(base):
             title = begins.get(name, title)
-            titles[name] = title
+            # What only has another default stays where it was.
+            if begins or name not in titles:
+                titles[name] = title
     for one in dataclasses.fields(kind):
         if one.init:
             yield titles[one.name], one.name

@@ -1,9 +1,10 @@
-"""A dry run of a whole build: one prompt, what would fail, and what each stage takes, before any is paid for."""
+"""A dry run of a whole build: one prompt, what would fail, and what each stage takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from syneg.writing.arguments import GenerationArguments
 ENCODED_PER_SECOND, TRAINED_PER_SECOND = 92.0, 8.9
 """Texts encoded, and pairs trained on (1 positive, 4 negatives), in a second: see `MEASURED`."""
 MEASURED = (
-    f"mine, teacher and train by what was measured on two CPU cores with all-MiniLM-L6-v2 (RESULTS.md): "
-    f"{ENCODED_PER_SECOND:.0f} texts encoded and {TRAINED_PER_SECOND} pairs trained on a second; another model "
-    "or a GPU takes another time"
+    "mine, teacher and train by what was measured on two CPU cores with all-MiniLM-L6-v2 (RESULTS.md): "
+    f"{ENCODED_PER_SECOND:.0f} texts encoded and {TRAINED_PER_SECOND} pairs trained on a second; another "
+    "model or a GPU takes another time"
 )
 
 
@@ -60,7 +61,12 @@ def by_rate(stage: str, count: int, noun: str, per_second: float | None) -> Step
 
 
 def judge_step(
-    pairs: SizedPairs, args: GatingArguments, generation: GenerationArguments, journal: Path, each: int
+    pairs: SizedPairs,
+    args: GatingArguments,
+    generation: GenerationArguments,
+    journal: Path,
+    documents: int,
+    work: str,
 ) -> Step | None:
     """Returns what the judge takes, at most; None where it replays.
 
@@ -69,7 +75,8 @@ def judge_step(
         args: Who judges.
         generation: What it is told, where `args` says nothing else.
         journal: The judge's journal.
-        each: Documents that are judged of a pair, at most.
+        documents: Documents that are judged, at most.
+        work: The same for people.
     """
     from syneg.gating.judge import VerdictsTask, judge_arguments
 
@@ -77,11 +84,13 @@ def judge_step(
     if recordings is not None:
         recordings.close()
         return None
-    questions = [_question(pair) for pair in pairs]
+    # Evenly spread, as many as are counted.
+    every = max(1, len(pairs) // generation.dry_run_prompts)
+    questions = [_question(pair) for pair in islice(pairs, 0, None, every)]
     task = VerdictsTask(asked, 0)
     # Its own journal would count answers of before as done; which those are is known only after the mining.
     found = estimate(Generation(questions, task, Completions(asked, journal), progress=False))
-    return by_llm("judge", f"at most {each} documents a pair", found, each * len(questions))
+    return by_llm("judge", work, found, documents)
 
 
 def table(steps: Sequence[Step], gpu_price: float | None) -> list[str]:
@@ -116,9 +125,7 @@ def table(steps: Sequence[Step], gpu_price: float | None) -> list[str]:
         for row in rows
     ]
     if any(step.requests is not None and step.hours is None for step in steps):
-        lines.append(
-            "hours of the LLM: none was measured here; state --tokens_per_second, or run a part first"
-        )
+        lines.append("hours of the LLM: no rate was measured; state --tokens_per_second, or run a part first")
     if any(step.requests is None for step in steps):
         lines.append(MEASURED)
     return lines
@@ -140,7 +147,7 @@ def problems(stages: Sequence[Stage]) -> list[str]:
             stage.check()
         except InputError as error:
             lines.append(f"would stop: {error}")
-    return lines
+    return list(dict.fromkeys(lines))
 
 
 def _question(pair: Pair) -> Any:

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_BASICS = (
+    *("name", "source", "split", "miners", "encoder", "mined_per_miner", "engine", "llm", "base_urls"),
+    *("strategy", "query_kind", "document_kind", "gates", "teacher", "dry_run", "seed", "overwrite"),
+)
+"""What ``--help`` shows; ``--help all`` shows all."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the subcommand.
@@ -13,18 +19,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     from syneg.building import (
         FolderArguments,
+        ShippedConfigParser,
         build,
         config_file,
         data_set_parser,
         estimate_parts,
         stage_arguments,
     )
+    from syneg.commands.endings import look_and_train, outcome, told
 
     parser = data_set_parser(
         FolderArguments,
+        kind=ShippedConfigParser,
+        basics=_BASICS,
         prog="syneg build",
-        description="Mines, generates and gates by one YAML file (or the name of one that is shipped, as in "
-        "--config scifact) and writes a Hub-ready data set folder.",
+        description="Mines, generates and gates by one YAML file (which `syneg init` writes; or the name of "
+        "one that is shipped, as in --config scifact) and writes a Hub-ready data set folder.",
     )
     words = list(argv or [])
     if "--config" in words[:-1]:
@@ -34,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = stage_arguments(*stages, seed=output.seed)
     if args.journal is None:
         args.journal = f"{output.output}-journal"
+    for note in getattr(parser, "notes", ()):
+        print(note)
     if args.dry_run:
         print("\n".join(estimate_parts(args, args.journal)))
         return
     reports = build(args, output)
-    print("\n".join([*(line for report in reports.values() for line in report["lines"]), output.output]))
+    print("\n".join([*told(reports), outcome(output.output, reports)]))
+    print("\n".join(look_and_train(output.output, args.split)))

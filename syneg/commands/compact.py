@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,3 +33,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.llm.compaction import compact_journal
 
     print("\n".join(compact_journal(args.journal).lines()))
+    print(f"Next: the command that filled it goes on from it, with --journal {shlex.quote(args.journal)}")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from syneg.config import ConfigParser
 from syneg.mining.arguments import MiningArguments
 from syneg.sources import SourceArguments
+
+_BASICS = ("source", "split", "miners", "encoder", "mined_per_miner", "relative_margin", "seed", "overwrite")
+"""What ``--help`` shows; ``--help all`` shows all."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,12 +20,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         InputError: Where an argument, the source or a miner cannot be used.
     """
     from syneg.building import FolderArguments, mine_parts, new_card, write_folder
+    from syneg.commands.endings import next_steps, outcome, told
 
     parser = ConfigParser(
         [FolderArguments, SourceArguments, MiningArguments],
+        basics=_BASICS,
         prog="syneg mine",
         description="Mines negatives for the pairs of a source and writes them as a data set folder.",
     )
     output, where, args = parser.parse(argv)
     reports = write_folder(mine_parts(where, args, output.seed), output, new_card(output, where.source))
-    print("\n".join([*(line for report in reports.values() for line in report["lines"]), output.output]))
+    print("\n".join([*told(reports), outcome(output.output, reports)]))
+    named = ("--split", where.split) if where.split != "train" else ()
+    written = f"{Path(output.output)}-written"
+    print(
+        *next_steps(("syneg", "generate", "--dataset", output.output, *named, "--output", written)), sep="\n"
+    )

@@ -21,7 +21,7 @@ class LLMArguments:
         default="vllm",
         metadata={
             "help": "What turns requests into completions: vllm (in process), openai (any server that speaks "
-            "its protocol), ray (vLLM on a Ray cluster), recorded (replays), or FILE.py:CLASS, one of your own."
+            "its protocol), ray (vLLM on a Ray cluster), recorded (replays), or FILE.py:CLASS, your own."
         },
     )
     llm: str = field(
