@@ -13,6 +13,7 @@ from syneg.errors import InputError, unknown
 # name -> (module, one line of help). Each module has a function main(argv).
 COMMANDS = {
     "demo": ("syneg.commands.demo", "the whole job on an embedded source, without a hub or a GPU"),
+    "init": ("syneg.commands.init", "a source -> a commented YAML file for it"),
     "ask": ("syneg.commands.ask", "documents -> a source whose queries an LLM wrote"),
     "tune": ("syneg.commands.tune", "documents -> written queries -> a better retriever, before and after"),
     "mine": ("syneg.commands.mine", "pairs of a source -> rows with mined negatives"),
@@ -41,7 +42,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "syneg COMMAND --help lists a command's keys. A key on the command line wins over the file.",
+            "syneg COMMAND --help shows the keys that most need, --help all every one. A key on the command",
+            "line wins over the file.",
         ]
     )
 

@@ -24,8 +24,8 @@ class GatingArguments:
         default=None,
         metadata={
             "help": "Gates, in order: checks, teacher, judge, or FILE.py:CLASS, one of your own. If not "
-            "given: checks, and teacher where there is a model (--teacher, or the dense miner's), else a line "
-            "on what is not checked."
+            "given: checks, and teacher where there is a model (--teacher, or the dense miner's), else a "
+            "line on what is not checked."
         },
     )
     min_length_ratio: float = field(

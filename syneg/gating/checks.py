@@ -146,10 +146,10 @@ class Checks:
         if expected == "any" or len(units(text)) < _LANGUAGE_WORDS:
             return None
         if expected == "positive":
-            expected, sure = _language(row["positive"])
+            expected, sure = language_of(row["positive"])
             if len(units(row["positive"])) < _LANGUAGE_WORDS or sure < _LANGUAGE_CONFIDENCE:
                 return None
-        found, sure = _language(text)
+        found, sure = language_of(text)
         if found == expected or sure < _LANGUAGE_CONFIDENCE:
             return None
         return "wrong language", f"It is in {found!r}, expected {expected!r}."
@@ -177,7 +177,7 @@ def _identifier() -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _language(text: str) -> tuple[str, float]:
+def language_of(text: str) -> tuple[str, float]:
     """Returns the ISO code of a text's language, and how sure that is (0 to 1).
 
     Varieties that are written nearly alike are one language: each alone would never be sure.
