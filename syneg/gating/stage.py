@@ -96,12 +96,15 @@ class Gating(Stage):
             check_model(args.audit_encoder)
         if "judge" in args.wanted:
             from syneg.gating.judge import judge_arguments
+            from syneg.gating.verdicts import NoVerdicts
 
             assert self._generation is not None and self._journal is not None
             asked, verdicts = judge_arguments(args, self._generation)
             if verdicts is not None:
                 verdicts.close()
             if self._engine is None and not has_entries(self._journal):
+                if isinstance(verdicts, NoVerdicts):
+                    raise verdicts.error()
                 check_ready(asked)
 
     def prepare(self, pairs: SizedPairs) -> None:

@@ -78,30 +78,36 @@ def open_verdicts(spec: str | None) -> Recordings:
         InputError: For a journal without completions, or a malformed line.
     """
     if spec is None:
-        return _NoVerdicts()
+        return NoVerdicts()
     path = Path(resource_path(spec))
     if path.is_file():
         return RecordedVerdicts(path)
-    return RecordedJournal(path) if path.exists() else _NoVerdicts(path)
+    return RecordedJournal(path) if path.exists() else NoVerdicts(path)
 
 
-class _NoVerdicts:
+class NoVerdicts:
     """Stands for recordings that are not there: whose journal has every answer needs none."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
 
     def find(self, request: Request) -> Completion | None:
-        raise InputError(
+        """Raises the error of what is missing."""
+        raise self.error()
+
+    def error(self) -> InputError:
+        """Returns the error of what is missing."""
+        return InputError(
             "the judge's engine 'recorded' needs --judge_recordings, a judge's journal folder or a JSONL "
             f"of verdicts{'' if self.path is None else f'; {self.path} does not exist'}."
         )
 
     def explain(self, request: Request) -> str:
+        """Returns why there is no recording."""
         return "there are no recordings"
 
     def close(self) -> None:
-        pass
+        """Does nothing."""
 
 
 def recorded_name(path: Path) -> str:
