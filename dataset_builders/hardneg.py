@@ -29,7 +29,7 @@ import syneg
 from syneg.building import Part, StageArguments, build_parts, config_file, data_set_parser, shipped_configs
 from syneg.errors import unknown
 from syneg.llm.journal import Journal
-from syneg.resources import PACKAGE_PREFIX, resource_path
+from syneg.resources import PACKAGE_PREFIX, is_class_spec, resource_path
 from syneg.rows import DROPPED_FEATURES, FEATURES, iter_triplets, triplet_features
 from syneg.stages import finished_rows
 
@@ -104,6 +104,9 @@ class HardNegativesConfig(datasets.BuilderConfig, StageArguments):
         fields = dataclasses.asdict(self)
         material = {key: fields[key] for key in sorted(fields.keys() - _IMMATERIAL)}
         stamps = {key: _stamp(value) for key, value in material.items() if isinstance(value, str)}
+        # Gates and miners of the user's own stand in lists.
+        lists = (value for value in material.values() if isinstance(value, list))
+        stamps |= {item: _stamp(item) for items in lists for item in items if is_class_spec(str(item))}
         return str(Hasher.hash([material, stamps, code_digest()]))
 
 

@@ -514,7 +514,7 @@ def command_of(args: BuildArguments) -> str:
         elif isinstance(value, dict):
             value = json.dumps(value, ensure_ascii=False)
         elif isinstance(value, list | tuple):
-            value = ",".join(map(str, value))
+            value = ",".join(public_name(str(item)) for item in value)
         words.append(f"--{one.name} {shlex.quote(str(value))}")
     return " ".join([*words, "--output FOLDER"])
 

@@ -1,6 +1,8 @@
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml
 
 from syneg.commands.train import main
 from syneg.config import ConfigParser
+from syneg.errors import InputError
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.mixing import Mixture
 from syneg.training.run import TrainArguments
@@ -150,3 +153,70 @@ def test_bad_input_is_one_line_and_code_2(inputs, tmp_path, capfd, words, told):
     assert main([*options(inputs, tmp_path / "out"), *words]) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and told in errors[0]
+
+
+def test_recipes_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def parse(*words):
+        return ConfigParser((TrainArguments, ContrastiveArguments)).parse([*words, "--bf16", "false"])
+
+    short, full = (
+        parse("--config", "scifact/minilm"),
+        parse("--config", str(ROOT / "recipes/scifact/minilm.yaml")),
+    )
+    assert short[0] == full[0] and short[1].output_dir == full[1].output_dir == "out/scifact-minilm"
+    assert parse("--config", "msmarco/bge-large.yaml")[0].max_length == 160
+    with pytest.raises(InputError, match=r"Did you mean 'scifact/minilm\.yaml'\?"):
+        parse("--config", "scifact/minilmm")
+    # A file of the user's own comes first.
+    (tmp_path / "scifact").mkdir()
+    (tmp_path / "scifact" / "minilm.yaml").write_text("model: mine\ndataset: rows\n")
+    assert parse("--config", "scifact/minilm.yaml")[0].model == "mine"
+    with pytest.raises(InputError, match="own/thing: no such configuration file"):
+        parse("--config", "own/thing")
+
+
+def test_the_wheel_has_the_recipes(tmp_path):
+    """What pip installs is made from the files of a clone; the package in it finds its recipes."""
+    pytest.importorskip("setuptools", reason="no setuptools, which makes the wheel")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("syneg", "dataset_builders", "recipes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('wheel'))"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (wheel,) = (tmp_path / "wheel").glob("*.whl")
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    for path in (*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("dataset_builders/*.yaml")):
+        relative = path.relative_to(ROOT)
+        inside = installed / ("syneg" if relative.parts[0] == "recipes" else "") / relative
+        assert inside.read_bytes() == path.read_bytes()
+    code = "from syneg.config import shipped_recipes as found; import syneg; print(found(), syneg.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=ENVIRONMENT | {"PYTHONPATH": str(installed)},
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == [str(installed / "syneg/recipes"), str(installed / "syneg/__init__.py")]
+
+
+@pytest.mark.distributed
+def test_a_launcher_takes_the_package(inputs, tmp_path):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    done = subprocess.run(
+        [*command, "-m", "syneg", "train", *options(inputs, tmp_path / "out"), "--mixture", "bm25=1"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert "no row has a negative of source 'bm25'" in done.stderr and done.returncode != 0

@@ -85,6 +85,9 @@ class Gate(Protocol):
     group: int = 1
     """Drafts that are wanted at once."""
 
+    def __init__(self, args: Any) -> None:
+        """Takes the gates' arguments, where one of a user's own does not."""
+
     def apply(self, drafts: list[Draft], tolls: Tolls) -> None:
         """Takes from each row what may not stay, says in the draft why, and counts it in `tolls.dropped`."""
 

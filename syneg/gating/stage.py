@@ -164,7 +164,7 @@ class Gating(Stage):
                     assert self._encoder.mined.dense is not None
                     yield MinerTeacher(self.args, self._encoder.mined.dense)
             elif is_class_spec(name):
-                yield self._own[name](self.args)  # type: ignore[call-arg]
+                yield self._own[name](self.args)
             else:
                 from syneg.gating.judge import Judge
 

@@ -138,6 +138,9 @@ class Engine(Protocol):
     made with the LLM's name and the engine's options (``--llm``, ``--engine_options``).
     """
 
+    def __init__(self, llm: str, options: Any) -> None:
+        """Takes the LLM's name and the engine's options, where one of a user's own does not."""
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yields a completion for each request, in any order.
 

@@ -38,6 +38,9 @@ class Miner(Protocol):
     ranked: bool = True
     """Whether rank and score of a candidate mean anything."""
 
+    def __init__(self, source: Any, args: Any) -> None:
+        """Takes the source and the miners' arguments, where one of a user's own does not."""
+
     def search(self, query_rows: np.ndarray, depth: int) -> Candidates:
         """Returns the best documents for the queries at these rows, shape (queries,)."""
 

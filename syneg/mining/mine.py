@@ -232,7 +232,7 @@ class _Mining:
 
     def _miner(self, name: str) -> Miner:
         if name in self.own:
-            return self.own[name](self.pairs.source, self.args)  # type: ignore[call-arg]
+            return self.own[name](self.pairs.source, self.args)
         if name == "bm25":
             return BM25Miner(self.pairs.source, self.args, self.terms)
         if name == "random":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from syneg.config import parse_mapping
+from syneg.encoders import public_name
 from syneg.llm.engines import check_ready
 from syneg.llm.generation import Answer, Generation
 from syneg.llm.journal import Journal, has_entries
@@ -111,11 +112,11 @@ class Writing(Stage):
         args, task = self.args, self.generation.task
         assert isinstance(task, NegativesTask)
         return {
-            "strategy": args.strategy,
+            "strategy": public_name(args.strategy),
             "prompt_version": task.strategy.version,
             "prompt": task.strategy.shared(args.negatives_per_request),
             "attributes": parse_mapping(args.attributes, "attributes") if args.with_attributes else {},
-            "engine": args.engine,
+            "engine": public_name(args.engine),
             # What was replayed was not written by the model that the arguments would have asked.
             "llm": None if args.engine == "recorded" else args.llm,
         }

@@ -154,7 +154,7 @@ def test_a_dry_run_tells_the_whole(
     assert "one prompt:" in printed and "  | <query>" in printed
     first = next(iter(load_source(beir).pairs("train")))
     assert f"  | {first.query}" in printed.splitlines()
-    stage, work, requests, tokens, hours, money = cells(printed, "generate")
+    _, work, requests, tokens, hours, money = cells(printed, "generate")
     assert (work, requests) == ("11 pairs", "11")
     completions = int(re.search(r"completions: about (\d+) tokens", printed).group(1))  # type: ignore[union-attr]
     prompts = int(re.search(r"prompts: about (\d+) tokens", printed).group(1))  # type: ignore[union-attr]

@@ -108,7 +108,7 @@ def make_engine(args: LLMArguments, recordings: Recordings | None = None) -> Eng
         return RecordedEngine(recordings, args.on_miss)
     assert isinstance(args.engine_options, dict)
     if is_class_spec(args.engine):
-        return _own_engine(args.engine)(args.llm, args.engine_options)  # type: ignore[call-arg]
+        return _own_engine(args.engine)(args.llm, args.engine_options)
     if args.engine == "openai":
         from syneg.llm.engines.openai_server import OpenAIEngine
 
