@@ -26,7 +26,15 @@ import pyarrow as pa
 from datasets.fingerprint import Hasher
 
 import syneg
-from syneg.building import Part, StageArguments, build_parts, config_file, data_set_parser, shipped_configs
+from syneg.building import (
+    Part,
+    StageArguments,
+    build_parts,
+    check_parts,
+    config_file,
+    data_set_parser,
+    shipped_configs,
+)
 from syneg.errors import unknown
 from syneg.llm.journal import Journal
 from syneg.resources import PACKAGE_PREFIX, is_class_spec, resource_path
@@ -170,6 +178,7 @@ class HardNegatives(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         with Journal(self.journal) as journal:
             parts = build_parts(self.config, journal)
+            check_parts(parts)
             for part in parts:
                 part.prepare()
         return [datasets.SplitGenerator(name=part.split, gen_kwargs={"part": part}) for part in parts]

@@ -221,6 +221,8 @@ def _arguments(options: dict[str, Any], *kinds: type) -> list[Any]:
     for name in options:
         if name not in known:
             raise InputError(f"unknown argument {name!r}.{nearest(name, known)}")
+    if options.get("dry_run"):
+        raise InputError("dry_run has no effect in Python; run the command, as in `syneg build --dry_run`.")
     return [
         kind(**{name: options[name] for name in mine & options.keys()})
         for kind, mine in zip(kinds, names, strict=True)

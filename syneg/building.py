@@ -409,9 +409,7 @@ def write_folder(
     """
     check_names(output.output, [part.split for part in parts])
     check_output(output.output, output.overwrite, max(FREE_BYTES, least_bytes(parts)))
-    # All splits go through stages with the same arguments.
-    for stage in parts[0].stages if parts else ():
-        stage.check()
+    check_parts(parts)
     for part in parts:
         part.prepare()
     reports = {}
@@ -425,6 +423,17 @@ def write_folder(
             _audit(folder, audit, output.seed, reports, card)
         folder.write_card(complete_card(card, parts, reports))
     return reports
+
+
+def check_parts(parts: Sequence[Part]) -> None:
+    """Checks, before anything is encoded or asked for, what the stages need.
+
+    Raises:
+        InputError: For a model, library, device or file that is not to be had.
+    """
+    # All splits go through stages with the same arguments.
+    for stage in parts[0].stages if parts else ():
+        stage.check()
 
 
 def least_bytes(parts: Sequence[Part]) -> int:

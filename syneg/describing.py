@@ -103,7 +103,7 @@ class Description:
         return _STEMMERS.get(self.language, "none")
 
 
-def describe(source: Source) -> Description:
+def describe_source(source: Source) -> Description:
     """Reads off a sample, evenly spread, what a source looks like."""
     documents, queries = _sample(source, SAMPLE)
     votes: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def describe(source: Source) -> Description:
     )
 
 
-def propose(source: Source, seen: Description, args: LLMArguments, journal: Path) -> Description:
+def propose_description(source: Source, seen: Description, args: LLMArguments, journal: Path) -> Description:
     """Returns a description whose kinds and domains an LLM proposes by a sample; `seen` where it cannot.
 
     Args:

@@ -7,6 +7,7 @@ class in a file of the user's own: a strategy, a gate, a miner, an engine.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,25 @@ def resource_path(spec: str) -> str:
     if not path.exists():
         raise InputError(f"{spec!r}: {path} does not exist.")
     return str(path)
+
+
+def check_place(folder: str | Path, key: str) -> None:
+    """Checks that files can be put into a folder, which need not be there yet.
+
+    Args:
+        folder: The folder.
+        key: The option that names it, for the error.
+
+    Raises:
+        InputError: Where what is there is no folder, or may not be written to.
+    """
+    place = Path(folder).absolute()
+    while not (place.exists() or place.is_symlink()):
+        place = place.parent
+    if not place.is_dir():
+        raise InputError(f"--{key} {folder}: {place} is no folder. Give another.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--{key} {folder}: nothing can be written in {place}. Give another.")
 
 
 def is_class_spec(name: str) -> bool:

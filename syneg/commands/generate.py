@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         InputError: Where an argument, the source or the engine cannot be used.
     """
-    from syneg.building import FolderArguments, generate_parts, new_card, write_folder
+    from syneg.building import FolderArguments, check_parts, generate_parts, new_card, write_folder
     from syneg.commands.endings import next_steps, outcome, told
     from syneg.hub.folders import check_names, check_output
     from syneg.llm.estimate import estimate
@@ -67,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         if args.shard:
             # The other machines' completions are elsewhere; a run without --shard over all journals writes.
-            for stage in parts[0].stages:
-                stage.check()
+            check_parts(parts)
             for part in parts:
                 part.prepare()
                 print("\n".join(part.report()["lines"]))

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("syneg init SOURCE: name what a configuration is written for, as in data/mine.")
 
     from syneg.commands.endings import next_steps
-    from syneg.describing import describe, propose, yaml_text
+    from syneg.describing import describe_source, propose_description, yaml_text
     from syneg.llm.arguments import LLMArguments
     from syneg.llm.engines import check_ready
     from syneg.sources import source_of
@@ -73,9 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = source_of(where)
     output = Path(args.output or f"{source.name}.yaml")
     _check(output, args.overwrite)
-    seen = describe(source)
+    seen = describe_source(source)
     if llm is not None:
-        seen = propose(source, seen, llm, output.with_name(f"{output.stem}-init-journal"))
+        seen = propose_description(source, seen, llm, output.with_name(f"{output.stem}-init-journal"))
         if seen.proposed_by is None:
             print(f"{llm.llm} gave no answer that can be read: domains and kinds are general ones.")
     text = yaml_text(source, seen, {**vars(where), **_named(args)})

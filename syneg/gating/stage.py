@@ -16,7 +16,7 @@ from syneg.llm.engines import check_ready
 from syneg.llm.journal import has_entries
 from syneg.llm.requests import Engine
 from syneg.mining.stage import Mining
-from syneg.resources import class_from_file, is_class_spec
+from syneg.resources import check_place, class_from_file, is_class_spec
 from syneg.stages import Draft, SizedPairs, Stage
 from syneg.writing.arguments import GenerationArguments
 
@@ -99,6 +99,7 @@ class Gating(Stage):
             from syneg.gating.verdicts import NoVerdicts
 
             assert self._generation is not None and self._journal is not None
+            check_place(self._journal, "journal")
             asked, verdicts = judge_arguments(args, self._generation)
             if verdicts is not None:
                 verdicts.close()

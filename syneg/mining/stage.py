@@ -12,6 +12,7 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import Terms
 from syneg.mining.mine import MinedNegatives, iter_mined, mine_pairs
 from syneg.mining.report import MiningReport
+from syneg.resources import check_place
 from syneg.rows import Negative
 from syneg.sources import Pair, Pairs
 from syneg.stages import Draft, SizedPairs, Stage
@@ -53,6 +54,7 @@ class Mining(Stage):
             InputError: For what is not to be had.
         """
         args = self.args
+        check_place(args.cache_folder, "mining_cache")
         if "bm25" in args.miners:
             Terms(args)
         for path in (args.query_embeddings, args.corpus_embeddings):

@@ -12,6 +12,7 @@ from syneg.llm.generation import Answer, Generation
 from syneg.llm.journal import Journal, has_entries
 from syneg.llm.report import GenerationReport
 from syneg.llm.requests import Engine
+from syneg.resources import check_place
 from syneg.rows import MIRROR, SYNTHETIC, Row, make_dropped, make_negative, make_row, mirror_ids
 from syneg.sources import Pair
 from syneg.stages import Draft, SizedPairs, Stage
@@ -57,6 +58,7 @@ class Writing(Stage):
         Raises:
             InputError: For what is not to be had.
         """
+        check_place(self._journal.folder, "journal")
         # Reads the recordings, if there are any, for what is wrong with them.
         recordings = NegativesTask(self.args, self.seed).recordings
         if recordings is not None:

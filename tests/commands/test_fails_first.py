@@ -54,6 +54,8 @@ def no_mining(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--gates", "teacher", "--teacher", "{encoder}", "--teacher_device", "gpu"], "--teacher_device gpu"),
         (["--gates", "judge", "--judge_engine", "openai"], "needs --base_urls"),
         (["--gates", "judge", "--judge_engine", "recorded"], "--judge_recordings"),
+        (["--journal", "{file}/journal"], "is no folder"),
+        (["--mining_cache", "{file}/cache"], "is no folder"),
         (["--audit", "true", "--audit_encoder", "me/no-audit"], "me/no-audit"),
     ],
 )
@@ -69,7 +71,12 @@ def test_before_anything_is_mined(
     torn = tmp_path / "torn.jsonl"
     torn.write_text(recordings.read_text().splitlines()[0] + '\n{"query_id": \n')
     (tmp_path / "empty").mkdir()
-    places = {"torn": str(torn), "empty": str(tmp_path / "empty"), "encoder": encoder}
+    places = {
+        "torn": str(torn),
+        "empty": str(tmp_path / "empty"),
+        "encoder": encoder,
+        "file": str(recordings),
+    }
     words = [word.format(**places) for word in words]
     build = ["build", *options(beir, recordings, encoder, tmp_path / "out"), *words]
     assert told in fails(capsys, *build)

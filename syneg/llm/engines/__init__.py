@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
     from syneg.llm.recordings import Recordings
 
 ENGINES = ("vllm", "openai", "ray", "recorded")
-NO_RAY = "--engine ray: Ray is not installed. pip install 'syneg[ray]'."
-NO_CHAT_TEMPLATE = (
-    "--llm: its tokenizer has no chat template. Take an instruction-tuned model, such as "
-    "Qwen/Qwen3-4B-Instruct-2507."
-)
 
 
 def check_engine(name: str) -> None:
@@ -54,8 +48,10 @@ def check_ready(args: LLMArguments) -> None:
         from syneg.llm.engines.openai_server import check_openai
 
         check_openai(args.base_urls or [], args.engine_options)  # type: ignore[arg-type]
-    elif args.engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise InputError(NO_RAY)
+    elif args.engine == "ray":
+        from syneg.llm.engines.ray_cluster import check_ray
+
+        check_ray()
     if args.engine in ("vllm", "ray"):
         _check_llm(args)
 
@@ -70,6 +66,8 @@ def _check_llm(args: LLMArguments) -> None:
         return  # What only the engine can tell: a GGUF file, a tokenizer that transformers does not have.
     from transformers import AutoTokenizer
 
+    from syneg.llm.engines.vllm_engine import check_chat_template
+
     spec = str(options.get("tokenizer", args.llm))
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec)
@@ -82,8 +80,7 @@ def _check_llm(args: LLMArguments) -> None:
             f"--llm {args.llm}: it is neither a model's folder here nor to be had from the Hub ({reason})."
             f"{offline}"
         ) from error
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise InputError(NO_CHAT_TEMPLATE)
+    check_chat_template(tokenizer)
 
 
 def _own_engine(spec: str) -> type[Engine]:

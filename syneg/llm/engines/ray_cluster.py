@@ -20,6 +20,16 @@ _LIGHT = {"num_cpus": 0.1}
 and it waits for ever."""
 
 
+def check_ray() -> None:
+    """Checks that Ray can be imported.
+
+    Raises:
+        InputError: Says how to get it.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--engine ray: Ray is not installed. pip install 'syneg[ray]'.")
+
+
 class RayEngine:
     """Runs vLLM on a Ray cluster, or on a local Ray where there is no cluster.
 
@@ -37,10 +47,7 @@ class RayEngine:
     """
 
     def __init__(self, llm: str, options: Mapping[str, Any] | None = None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            from syneg.llm.engines import NO_RAY
-
-            raise InputError(NO_RAY)
+        check_ray()
         from ray.data.llm import vLLMEngineProcessorConfig
 
         options = dict(options or {})

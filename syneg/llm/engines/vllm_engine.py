@@ -157,6 +157,19 @@ class VllmEngine:
         return Completion(request.key, "", PROMPT_TOO_LONG, generator=self.llm)
 
 
+def check_chat_template(tokenizer: Any) -> None:
+    """Checks that a tokenizer can render a chat.
+
+    Raises:
+        InputError: Where it has no chat template.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise InputError(
+            "--llm: its tokenizer has no chat template. Take an instruction-tuned model, such as "
+            "Qwen/Qwen3-4B-Instruct-2507."
+        )
+
+
 def chat_token_ids(tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Any]) -> list[int]:
     """Returns a chat in tokens, by the tokenizer's chat template.
 
@@ -167,10 +180,7 @@ def chat_token_ids(tokenizer: Any, messages: Sequence[Message], options: Mapping
     """
     from jinja2.exceptions import TemplateError
 
-    if getattr(tokenizer, "chat_template", None) is None:
-        from syneg.llm.engines import NO_CHAT_TEMPLATE
-
-        raise InputError(NO_CHAT_TEMPLATE)
+    check_chat_template(tokenizer)
     kwargs = {"tokenize": True, "add_generation_prompt": True, "return_dict": False, **options}
     chat = [dict(message) for message in messages]
     try:
