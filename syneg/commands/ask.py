@@ -8,6 +8,13 @@ from syneg.config import ConfigParser
 from syneg.sources import SourceArguments
 from syneg.writing.query_arguments import QueryArguments
 
+ASK_BASICS = (
+    *("source", "engine", "llm", "base_urls", "recordings", "examples", "documents", "queries_per_document"),
+    *("query_kind", "document_kind", "gates", "encoder", "test_documents", "journal", "dry_run", "seed"),
+    *("overwrite",),
+)
+"""What ``--help`` shows; ``--help all`` shows all."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the subcommand.
@@ -20,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     parser = ConfigParser(
         [AskFolderArguments, SourceArguments, QueryArguments, QueryGateArguments],
+        basics=ASK_BASICS,
         prog="syneg ask",
         description="Asks an LLM for queries that documents answer, gates them, and writes a source in "
         "BEIR's layout that every other command takes. Run it again to go on where it stopped.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from syneg.commands.ask import ASK_BASICS
 from syneg.config import ConfigParser
 from syneg.errors import InputError
 from syneg.sources import SourceArguments
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = ConfigParser(
         [AskFolderArguments, SourceArguments, QueryArguments, QueryGateArguments, TuneArguments],
+        basics=(*ASK_BASICS, "model", "max_length", "num_train_epochs", "save_best"),
         prog="syneg tune",
         description="Asks an LLM for queries that documents answer, mines negatives for them, trains a "
         "retriever on them, and evaluates it before and after. Run it again to go on where it stopped.",
