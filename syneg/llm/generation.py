@@ -31,7 +31,7 @@ from syneg.llm.requests import Attempt, Completion, Engine, Outcome, Request
 SUMMARY = "summary.json"
 """The report of the last run, in the journal's folder."""
 
-_IN_MEMORY = 1 << 26
+_IN_MEMORY = 1 << 23
 """Bytes of answers that wait in memory for their turn; what is more waits in a temporary file."""
 
 Item = TypeVar("Item")
