@@ -1,4 +1,4 @@
-"""A gate, a miner and an engine of a user's own, about ten lines each, and what is said of wrong ones."""
+"""A gate, a miner, an engine and a loss of a user's own, ten lines each, and what is said of wrong ones."""
 
 from __future__ import annotations
 
@@ -66,6 +66,19 @@ class Echo(Engine):
             text = json.dumps({"reasoning": "r", "hard_negative_document": f"{self.options['say']} {i}."})
             yield Completion(request.key, text, "stop", generator=self.llm)
 """
+
+OBJECTIVE = '''
+from torch.nn import functional as F
+from syneg.training.objective import ContrastiveObjective
+
+class Short(ContrastiveObjective):
+    """Pulls each positive to its query besides."""
+
+    def forward(self, embeddings, instances, columns, rows):
+        loss, record = super().forward(embeddings, instances, columns, rows)
+        queries, positives = embeddings[instances.query[rows]], embeddings[instances.positive[rows]]
+        return loss + 1 - F.cosine_similarity(queries, positives), record
+'''
 
 
 def own(folder: Path, name: str, text: str) -> str:
@@ -172,3 +185,42 @@ def test_a_class_is_chosen_where_there_are_several(tmp_path: Path) -> None:
         False,
     ]
     assert json.dumps(GatingArguments(gates=[path]).wanted) == json.dumps([path])
+
+
+def test_a_loss_of_ones_own(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from torch.nn import functional as F
+
+    from syneg import ContrastiveArguments, ContrastiveTrainer, Mixture, SyNegCollator
+    from tests.training.conftest import build_model, make_dataset
+
+    folder, rows = build_model(tmp_path), make_dataset(4)
+
+    def first_loss(objective: str | None) -> tuple[float, SentenceTransformer]:
+        model = SentenceTransformer(folder, device="cpu")
+        args = ContrastiveArguments(
+            str(tmp_path / "out"),
+            objective=objective,
+            per_device_train_batch_size=4,
+            max_steps=1,
+            logging_steps=1,
+            learning_rate=1e-9,
+            save_strategy="no",
+            disable_tqdm=True,
+            guard="off",
+        )
+        collator = SyNegCollator(model, mixture=Mixture.parse("dense=1"))
+        trainer = ContrastiveTrainer(model=model, args=args, train_dataset=rows, data_collator=collator)
+        trainer.train()
+        (loss,) = (line["loss"] for line in trainer.state.log_history if "loss" in line)
+        return loss, model
+
+    ours, model = first_loss(None)
+    theirs, _ = first_loss(own(tmp_path, "o.py", OBJECTIVE))
+    encoded = [model.encode(list(rows[name]), convert_to_tensor=True) for name in ("query", "positive")]
+    pulled = float((1 - F.cosine_similarity(*encoded)).mean())
+    assert theirs - ours == pytest.approx(pulled, abs=1e-3)
+    with pytest.raises(InputError, match=r"unknown objective 'triplet': give FILE\.py:CLASS.*with forward"):
+        first_loss("triplet")
+    with pytest.raises(InputError, match="Short must define forward"):
+        first_loss(own(tmp_path, "n.py", OBJECTIVE.replace("def forward", "def loss")))

@@ -46,7 +46,7 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
 
     help_groups: ClassVar[dict[str, str]] = {
         "output_dir": "Training",
-        "temperature": "Loss",
+        "objective": "Loss",
         "gradient_cache": "Step",
     }
     """The groups of ``--help``: the first argument of each -> its title."""
@@ -70,6 +70,12 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     )
 
     # Loss
+    objective: str | None = field(
+        default=None,
+        metadata={
+            "help": "FILE.py:CLASS, a ContrastiveObjective of your own, which is run; ours where null."
+        },
+    )
     temperature: float = field(default=0.02, metadata={"help": "tau in exp(similarity / tau)."})
     similarity: Literal["model", "cosine", "dot"] = field(
         default="model", metadata={"help": "cosine, dot, or what the model is used with."}

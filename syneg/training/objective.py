@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from syneg.errors import InputError
+from syneg.resources import class_from_file, is_class_spec
 from syneg.rows import SYNTHETIC
 from syneg.training import losses
 from syneg.training.arguments import ContrastiveArguments
@@ -39,10 +41,31 @@ class Record:
     rank_first: Tensor
 
 
+def find_objective(spec: str | None) -> type[ContrastiveObjective]:
+    """Returns the class that computes the loss: ours, or the one in a file of the user's own.
+
+    Args:
+        spec: ``FILE.py:CLASS``, or None for ours.
+
+    Raises:
+        InputError: Where it cannot be used; says what it would have to define.
+    """
+    if spec is None:
+        return ContrastiveObjective
+    if not is_class_spec(spec):
+        raise InputError(
+            f"unknown objective {spec!r}: give FILE.py:CLASS, a subclass of "
+            "syneg.training.objective.ContrastiveObjective with forward(embeddings, instances, columns, "
+            "rows), or leave it out for ours."
+        )
+    return class_from_file(spec, ContrastiveObjective, "objective", methods=("forward",), texts=())
+
+
 class ContrastiveObjective(nn.Module):
     """Computes the loss of instances from embeddings.
 
-    It holds the model only because the trainer looks for the parameters to optimise here.
+    It holds the model only because the trainer looks for the parameters to optimise here. One of a user's own
+    is derived from this class, in a file that ``--objective FILE.py:CLASS`` names; it overrides `forward`.
 
     Args:
         model: The SentenceTransformer.

@@ -29,7 +29,7 @@ from syneg.training.collator import SyNegCollator
 from syneg.training.data import check_dataset
 from syneg.training.guard import Above, GuardCallback
 from syneg.training.instances import Instances
-from syneg.training.objective import ContrastiveObjective
+from syneg.training.objective import find_objective
 from syneg.training.report import TrainingReport
 from syneg.training.sampling import EndlessSteps, RowSampler, StreamedSteps, in_turn
 from syneg.training.saving import TrainingCard, add_section, describe, find_checkpoint, without_weights
@@ -158,7 +158,7 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
 
     def get_default_loss(self, model: SentenceTransformer) -> nn.Module:
         """Returns the objective that the arguments describe."""
-        return ContrastiveObjective(model, self.args)
+        return find_objective(self.args.objective)(model, self.args)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Trains; see `transformers.Trainer.train`.
