@@ -74,6 +74,7 @@ def groups_of(kind: Any) -> Iterator[tuple[str, str]]:
 
 
 _TITLES = {
+    "AskFolderArguments": "Output",
     "BaseTrainingArguments": "Training, as in sentence-transformers",
     "BuildArguments": "Data set",
     "FolderArguments": "Output",
@@ -81,6 +82,8 @@ _TITLES = {
     "GatingArguments": "Gates",
     "GenerationArguments": "Writing",
     "LLMArguments": "LLM",
+    "QueryArguments": "Queries",
+    "QueryGateArguments": "Gates",
     "RowsArguments": "Rows",
     "TrainingArguments": "Training, as in transformers",
     "SentenceTransformerTrainingArguments": "Training, as in sentence-transformers",

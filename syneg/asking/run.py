@@ -19,10 +19,12 @@ from syneg.config import split_commas
 from syneg.errors import InputError
 from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
 from syneg.llm.arguments import parse_shard
+from syneg.llm.engines import check_ready
 from syneg.llm.estimate import estimate
 from syneg.llm.generation import Generation
-from syneg.llm.journal import Journal
+from syneg.llm.journal import Journal, has_entries
 from syneg.llm.requests import Engine, digest
+from syneg.planning import by_llm, prompt_lines, table
 from syneg.sources import QUERY_FEATURES, Source, SourceArguments, source_of
 from syneg.sources.source import Qrels
 from syneg.writing.examples import Examples, read_examples
@@ -106,7 +108,10 @@ class Asking:
 
     def estimate(self) -> list[str]:
         """Returns what the asking would cost, as lines; nothing is asked for."""
-        return [*self._drawn_lines(), *estimate(self.generation).lines()]
+        found = estimate(self.generation)
+        step = by_llm("ask", f"{found.pairs:,} {self.generation.task.noun}", found, found.open_requests)
+        lines = [*self._drawn_lines(), *found.lines(), *prompt_lines(found.example)]
+        return [*lines, *table([step], self.args.gpu_price)]
 
     def ask(self) -> list[str]:
         """Asks for the completions that the journal lacks; returns what came, as lines."""
@@ -119,6 +124,8 @@ class Asking:
             InputError: For an engine or a gate that cannot be used, or where no query is left. No completion
                 is lost.
         """
+        if self._engine is None and not has_entries(self._journal.folder):
+            check_ready(self.args)
         judge = self._judge() if "judge" in self.gates.gates else None
         check_miners(self.source, self.gates)
         lines = self.ask()

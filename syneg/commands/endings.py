@@ -31,10 +31,11 @@ def outcome(output: str | Path, reports: Reports) -> str:
     return f"{output}: {'; '.join(parts)}"
 
 
-def next_steps(*commands: tuple[str, ...]) -> list[str]:
-    """Returns what to run next, a line each."""
+def next_steps(*commands: tuple[str, ...], one_of: bool = True) -> list[str]:
+    """Returns what to run next, a line each: one of them, or one after the other."""
+    further = "  or:" if one_of else " then:"
     lines = [shlex.join(words) for words in commands]
-    return [f"{'Next:' if i == 0 else '  or:'} {line}" for i, line in enumerate(lines)]
+    return [f"{'Next:' if i == 0 else further} {line}" for i, line in enumerate(lines)]
 
 
 def look_and_train(output: str | Path, split: str) -> list[str]:

@@ -92,9 +92,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"language {seen.language!r}, query kind {seen.query_kind!r}, document kind {seen.document_kind!r}. "
         "Read it, and say better what you know better."
     )
-    if not source.qrels:
-        print("It has no pairs of a query and a document, which negatives are made for.")
     folder = f"out/{output.stem}"
+    if not source.qrels:
+        asked = f"out/{output.stem}-asked"
+        print(
+            "It has no pairs of a query and a document, which negatives are made for: an LLM writes queries."
+        )
+        print(
+            *next_steps(
+                ("syneg", "ask", "--source", where.source, "--output", asked, "--dry_run"),
+                ("syneg", "build", "--config", str(output), "--source", asked, "--output", folder),
+                one_of=False,
+            ),
+            sep="\n",
+        )
+        return
     print(*next_steps(("syneg", "build", "--config", str(output), "--output", folder, "--dry_run")), sep="\n")
 
 

@@ -13,8 +13,12 @@ _BASICS = ("source", "split", "miners", "encoder", "mined_per_miner", "relative_
 """What ``--help`` shows; ``--help all`` shows all."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, says_next: bool = True) -> None:
     """Runs the subcommand.
+
+    Args:
+        argv: The command line after ``mine``.
+        says_next: Whether it ends with what to run next.
 
     Raises:
         InputError: Where an argument, the source or a miner cannot be used.
@@ -31,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     output, where, args = parser.parse(argv)
     reports = write_folder(mine_parts(where, args, output.seed), output, new_card(output, where.source))
     print("\n".join([*told(reports), outcome(output.output, reports)]))
+    if not says_next:
+        return
     named = ("--split", where.split) if where.split != "train" else ()
     written = f"{Path(output.output)}-written"
     print(

@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     mining = {"source": asked, "miners": "dense", "encoder": tune.model, "output": mined, "overwrite": "true"}
     mining |= {"mined_per_miner": tune.mined_per_miner, "encode_max_length": tune.max_length}
-    mine.main(_words({**mining, "mining_cache": gates.mining_cache, "seed": output.seed}))
+    words = _words({**mining, "mining_cache": gates.mining_cache, "seed": output.seed})
+    mine.main(words, says_next=False)
     epochs = tune.num_train_epochs or (2 if any(line.startswith("examples:") for line in lines) else 1)
     training = {"model": tune.model, "dataset": mined, "output": model, "mixture": "all", "seed": output.seed}
     training |= {"num_train_epochs": epochs, "learning_rate": tune.learning_rate}

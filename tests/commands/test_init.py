@@ -76,6 +76,22 @@ def test_another_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert mining.query_prompt == "query: " and mining.document_prompt == "passage: "
 
 
+def test_documents_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes").mkdir()
+    for i, (_, answer) in enumerate(GERMAN):
+        Path(f"notes/{i}.txt").write_text(answer)
+    assert main(["init", "notes"]) == 0
+    *_, question, asking, building = capsys.readouterr().out.splitlines()
+    assert "an LLM writes queries" in question
+    assert asking == "Next: syneg ask --source notes --output out/notes-asked --dry_run"
+    assert building == " then: syneg build --config notes.yaml --source out/notes-asked --output out/notes"
+    (_, _, _, generation, _) = data_set_parser().parse(["--config", "notes.yaml"])
+    assert generation.query_kind == "search query"
+
+
 class Says:
     def __init__(self, *texts: str) -> None:
         self.texts, self.requests = list(texts), []  # type: ignore[var-annotated]
