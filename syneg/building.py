@@ -142,7 +142,8 @@ class ShippedConfigParser(ConfigParser):
     def _given(self, config: Given, argv: Sequence[str]) -> Given:
         self.notes = []
         words = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        words.add_argument("--source")
+        # Without a value it is what the parser itself complains of.
+        words.add_argument("--source", nargs="?")
         source = words.parse_known_args(list(argv))[0].source or config.get("source", ("", ""))[0]
         for path in {path for _, path in config.values() if Path(path).parent == shipped_configs()}:
             shipped = read_yaml(path)

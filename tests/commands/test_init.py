@@ -176,6 +176,10 @@ def test_a_shipped_configuration_gives_another_source_nothing_of_its_own(mine: P
     assert (named.name, named.licence) == ("given", "mit")
 
 
+def test_a_source_without_a_value_is_one_line(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--source" in fails(capsys, "build", "--output", "out", "--config", "scifact", "--source")
+
+
 @pytest.mark.parametrize("source", ["mteb:SciFact", "data/scifact", "data/SciFact/", "mteb/scifact"])
 def test_its_own_source_keeps_all(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
