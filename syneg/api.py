@@ -65,7 +65,7 @@ def ask(source: str | Path, output: str | Path, *, seed: int = 0, **options: Any
     options |= {"source": str(source), "output": str(output), "seed": seed}
     kinds = (asking.AskFolderArguments, SourceArguments, QueryArguments, QueryGateArguments)
     folder, where, args, gates = _arguments(options, *kinds)
-    asking.ask(where, args, gates, folder)
+    asking.ask_queries(where, args, gates, folder)
     return Path(output)
 
 
@@ -207,7 +207,7 @@ def build(
     given |= options | {"output": str(output), "seed": seed}
     folder, args = _arguments(given, FolderArguments, StageArguments)
     args.journal = args.journal or f"{output}-journal"
-    return building.build(args, folder)
+    return building.build_folder(args, folder)
 
 
 def _arguments(options: dict[str, Any], *kinds: type) -> list[Any]:

@@ -364,7 +364,7 @@ def gate_parts(
     ]
 
 
-def build(args: StageArguments, output: FolderArguments) -> dict[str, Any]:
+def build_folder(args: StageArguments, output: FolderArguments) -> dict[str, Any]:
     """Mines, writes, gates, and writes a data set folder.
 
     Args:

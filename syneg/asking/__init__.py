@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from syneg.asking.folder import AskFolderArguments
-from syneg.asking.run import Asking, ask
+from syneg.asking.run import Asking, ask_queries
 
-__all__ = ["AskFolderArguments", "Asking", "ask"]
+__all__ = ["AskFolderArguments", "Asking", "ask_queries"]

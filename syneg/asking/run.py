@@ -262,7 +262,7 @@ def _shown(spec: str) -> str:
     return Path(spec).name if Path(spec).exists() else spec
 
 
-def ask(
+def ask_queries(
     where: SourceArguments,
     args: QueryArguments,
     gates: QueryGateArguments,

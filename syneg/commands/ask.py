@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         InputError: Where an argument, the source, a gate or the engine cannot be used.
     """
-    from syneg.asking import AskFolderArguments, ask
+    from syneg.asking import AskFolderArguments, ask_queries
     from syneg.gating.queries import QueryGateArguments
 
     parser = ConfigParser(
@@ -33,4 +33,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         "BEIR's layout that every other command takes. Run it again to go on where it stopped.",
     )
     output, where, args, gates = parser.parse(argv)
-    print("\n".join(ask(where, args, gates, output)))
+    print("\n".join(ask_queries(where, args, gates, output)))

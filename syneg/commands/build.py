@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.building import (
         FolderArguments,
         ShippedConfigParser,
-        build,
+        build_folder,
         config_file,
         data_set_parser,
         estimate_parts,
@@ -49,6 +49,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.dry_run:
         print("\n".join(estimate_parts(args, args.journal)))
         return
-    reports = build(args, output)
+    reports = build_folder(args, output)
     print("\n".join([*told(reports), outcome(output.output, reports)]))
     print("\n".join(look_and_train(output.output, args.split)))

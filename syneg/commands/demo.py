@@ -114,7 +114,7 @@ def run(args: DemoArguments) -> Path:
 def _build(args: DemoArguments, output: Path) -> Dataset:
     from datasets import load_dataset
 
-    from syneg.building import FolderArguments, build, config_file, data_set_parser, stage_arguments
+    from syneg.building import FolderArguments, build_folder, config_file, data_set_parser, stage_arguments
 
     overrides: dict[str, Any] = {
         "source": str(output / "pydocs"),
@@ -129,7 +129,7 @@ def _build(args: DemoArguments, output: Path) -> Dataset:
     words = [f"--{key}={value}" for key, value in {"config": config_file("pydocs"), **overrides}.items()]
     stages = stage_arguments(*data_set_parser().parse(words), seed=args.seed)
     folder = output / "dataset"
-    for report in build(stages, FolderArguments(str(folder), args.seed, overwrite=True)).values():
+    for report in build_folder(stages, FolderArguments(str(folder), args.seed, overwrite=True)).values():
         print("\n".join(report["lines"]))
     return load_dataset(str(folder), split="train")
 

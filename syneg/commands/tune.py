@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         InputError: Where an argument, the source, the model or the engine cannot be used.
     """
-    from syneg.asking import AskFolderArguments, ask
+    from syneg.asking import AskFolderArguments, ask_queries
     from syneg.commands import evaluate, mine, train
     from syneg.encoders import load_encoder
     from syneg.gating.queries import QueryGateArguments
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gates = replace(gates, encoder=tune.model)
     gates = replace(gates, encode_max_length=gates.encode_max_length or tune.max_length)
     # What lies between is made again at no cost: completions are journalled, embeddings cached.
-    lines = ask(where, args, gates, replace(output, output=asked, overwrite=True))
+    lines = ask_queries(where, args, gates, replace(output, output=asked, overwrite=True))
     print("\n".join(lines), flush=True)
     if args.dry_run or args.shard:
         return 0

@@ -8,7 +8,8 @@ import pytest
 from datasets import Dataset, load_dataset
 
 import syneg
-from syneg.asking import AskFolderArguments, ask
+from syneg.asking import AskFolderArguments
+from syneg.asking import ask_queries as ask
 from syneg.cli import main as cli
 from syneg.commands.ask import main
 from syneg.commands.mine import main as mine
