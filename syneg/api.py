@@ -75,7 +75,7 @@ def mine(
 ) -> Path:
     """Mines negatives for the pairs of a source.
 
-    Example:
+    Examples:
         >>> folder = mine("data/scifact", "out/mined", miners=["bm25"], mined_per_miner=4)
         >>> rows = load_dataset(str(folder), split="train")
 
@@ -113,7 +113,7 @@ def write_negatives(
 
     Completions are journalled in ``<output>-journal`` (or `journal`) as they come: run it again to go on.
 
-    Example:
+    Examples:
         >>> folder = write_negatives("out/written", dataset="out/mined", llm="Qwen/Qwen3-4B-Instruct-2507")
 
     Args:
@@ -148,7 +148,7 @@ def gate(
 ) -> Path:
     """Sends the rows of a data set through gates; nothing is generated.
 
-    Example:
+    Examples:
         >>> folder = gate("out/written", "out/gated", gates=["checks"], max_length_ratio=2.0)
         >>> dropped = load_dataset(str(folder), "dropped", split="train")
 
@@ -180,7 +180,7 @@ def build(
 ) -> dict[str, Any]:
     """Mines, writes and gates, and writes a Hub-ready data set folder.
 
-    Example:
+    Examples:
         >>> report = build("out/mine", source="data/mine", name="mine", engine="vllm")
         >>> print("\\n".join(report["train"]["lines"]))
 
