@@ -73,6 +73,9 @@ SECTIONS = {
     "syneg.training": "training-stops",
     "syneg.training.columns": "rows-cannot-be-read",
     "syneg.evaluation": "an-evaluation-or-a-comparison-stops",
+    "syneg.asking": "the-llm-does-not-answer-as-it-should",
+    "syneg.describing": "the-llm-does-not-answer-as-it-should",
+    "syneg.planning": "a-build-stops",
     "syneg.inspect": "rows-cannot-be-read",
     "dataset_builders": "a-build-stops",
     "syneg": "anything-else",
@@ -89,6 +92,7 @@ class Option:
         default: Its default as the source has it; None where it must be given.
         text: Its help.
         choices: The values it may have, where they are few.
+        as_in: "Group.name" of the option that it shares default, help and choices with.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Option:
     default: str | None
     text: str
     choices: tuple[str, ...] = ()
+    as_in: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def _is_option(node: ast.stmt) -> bool:
     return (
         isinstance(node, ast.AnnAssign)
         and isinstance(node.value, ast.Call)
-        and ast.unparse(node.value.func) in ("field", "dataclasses.field")
+        and ast.unparse(node.value.func) in ("field", "dataclasses.field", "_as_in")
         and not any(
             key.arg == "init" and isinstance(key.value, ast.Constant) and key.value.value is False
             for key in node.value.keywords
@@ -175,6 +180,11 @@ def _is_option(node: ast.stmt) -> bool:
 
 
 def _option(node: Any, constants: dict[str, Any]) -> Option:
+    if ast.unparse(node.value.func) == "_as_in":
+        group, name = node.value.args
+        return Option(
+            node.target.id, ast.unparse(node.annotation), None, "", as_in=f"{group.id}.{name.value}"
+        )
     given = {key.arg: key.value for key in node.value.keywords}
     default = None
     if "default" in given:
@@ -209,6 +219,8 @@ def _value(node: ast.expr, constants: dict[str, Any]) -> Any:
         )
     if isinstance(node, ast.Call) and ast.unparse(node.func) == "list":
         return _value(node.args[0], constants)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "join":
+        return str(_value(node.func.value, constants)).join(map(str, _value(node.args[0], constants)))
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -234,6 +246,10 @@ def group_options(name: str, known: dict[str, Group]) -> list[Option]:
         if base in known:
             options |= {option.name: option for option in group_options(base, known)}
     for option in group.options:
+        if option.as_in:
+            other, _, name = option.as_in.partition(".")
+            same = next(one for one in group_options(other, known) if one.name == name)
+            option = replace(same, name=option.name, kind=option.kind)
         above = options.get(option.name)
         options[option.name] = option if option.text or above is None else replace(option, text=above.text)
     return list(options.values())
@@ -249,8 +265,8 @@ def commands_page() -> str:
     lines = ["# Commands and options", ""]
     lines += [
         "Made of the source when the site is built. Every key can stand in a YAML file (`--config FILE`, "
-        "several times; a later wins) or on the command line (`--key value`), which wins over all files. An unknown "
-        "key is an error that names the nearest.",
+        "several times; a later wins) or on the command line (`--key value`), which wins over all files. An "
+        "unknown key is an error that names the nearest.",
         "",
         "| command | what it does | its keys |",
         "| --- | --- | --- |",

@@ -1,7 +1,7 @@
 """Checks what `python -m build` made: `python tests/installed.py dist`, as `make package` does.
 
-The wheel is installed into a new environment that sees this one's libraries (of which torch alone takes gigabytes)
-but not this repository, and works from a folder of its own. The sdist must build the same wheel.
+The wheel is installed into a new environment that sees this one's libraries (of which torch alone takes
+gigabytes) but not this repository, and works from a folder of its own. The sdist must hold what the wheel does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ def _use(wheel: Path, place: Path) -> None:
     python = str(place / "venv" / "bin" / "python")
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env = {**clean, "HF_HUB_OFFLINE": "1", "SYNEG_CACHE": str(place / "cache")}
-    _run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel.resolve())], place, env)
+    _run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel.resolve())],
+        place,
+        env,
+    )
     # The libraries of this environment, without the .pth files that put this repository on the path.
     paths = "import site, sysconfig; print(sysconfig.get_paths()['purelib'])"
     inside = _run([python, "-c", paths], place, env).strip()
@@ -62,7 +66,9 @@ def _use(wheel: Path, place: Path) -> None:
     assert where.split()[1] == wheel.name.split("-")[1], where
     syneg = str(place / "venv" / "bin" / "syneg")
     assert "usage: syneg COMMAND" in _run([syneg, "--help"], place, env)
-    answers = [f"Note {i} says that part {i * 7} is repaired at stage {i % 5} of plan {i % 3}." for i in range(30)]
+    answers = [
+        f"Note {i} says that part {i * 7} is repaired at stage {i % 5} of plan {i % 3}." for i in range(30)
+    ]
     lines = [f"what does note {i} say of part {i * 7}?,{answer}" for i, answer in enumerate(answers)]
     (place / "pairs.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
     words = "--source pairs.csv --test_share 0.3 --mined_per_miner 2 --output out/mined --miners bm25,random"
@@ -74,7 +80,9 @@ def _use(wheel: Path, place: Path) -> None:
 
 def _run(words: list[str], place: Path, env: dict[str, str], code: int = 0) -> str:
     done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True)
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    assert done.returncode == code, (
+        f"{words}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    )
     return done.stdout + (done.stderr if code else "")
 
 
