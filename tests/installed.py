@@ -1,7 +1,7 @@
 """Checks what `python -m build` made: `python tests/installed.py dist`, as `make package` does.
 
 The wheel is installed into a new environment that sees this one's libraries (of which torch alone takes
-gigabytes) but not this repository, and works from a folder of its own. The sdist must hold what the wheel does.
+gigabytes) but not this repository, and works from a folder of its own. The sdist holds what the wheel does.
 """
 
 from __future__ import annotations

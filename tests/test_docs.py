@@ -260,3 +260,12 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
             r"<link[^>]+rel=\"(?:stylesheet|preconnect|preload)\"[^>]+href=\"(https?:[^\"]+)", text
         )
         assert fetched == [], page.name
+
+
+def test_the_version_stands_in_one_place() -> None:
+    """The package's is read off `syneg.__version__`; what cannot be is held to it."""
+    from syneg import __version__
+
+    assert "version = attr: syneg.__version__" in (ROOT / "setup.cfg").read_text()
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
