@@ -46,7 +46,7 @@ def ask(source: str | Path, output: str | Path, *, seed: int = 0, **options: Any
 
     Completions are journalled in ``<output>-journal`` (or `journal`) as they come: run it again to go on.
 
-    Example:
+    Examples:
         >>> folder = ask("data/manuals", "out/asked", llm="Qwen/Qwen3-4B-Instruct-2507", documents=2000)
         >>> mined = mine(folder, "out/mined")
 

@@ -260,6 +260,8 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
             r"<link[^>]+rel=\"(?:stylesheet|preconnect|preload)\"[^>]+href=\"(https?:[^\"]+)", text
         )
         assert fetched == [], page.name
+    # Code of a docstring that is under another head than "Examples" is set as a quotation.
+    assert "<blockquote>" not in (tmp_path / "site" / "reference" / "api.html").read_text()
 
 
 def test_the_version_stands_in_one_place() -> None:
