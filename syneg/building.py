@@ -26,7 +26,7 @@ from syneg.gating.stage import Gating
 from syneg.hub.cards import DatasetCardInfo
 from syneg.hub.folders import FREE_BYTES, FolderWriter, check_names, check_output, load_split
 from syneg.hub.reading import read_manifest
-from syneg.llm.estimate import estimate
+from syneg.llm.estimate import Estimate, estimate
 from syneg.llm.journal import Journal
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.stage import Mining
@@ -200,6 +200,19 @@ def config_file(config: str | Path) -> Path:
     if str(config) in shipped:
         return shipped[str(config)]
     raise unknown("data set configuration", str(config), shipped)
+
+
+def with_config_file(argv: Sequence[str] | None) -> list[str]:
+    """Returns a command line in which the name of a shipped data set's file is that file's path.
+
+    Raises:
+        InputError: Where `--config` names neither a file nor a shipped one.
+    """
+    words = list(argv or [])
+    if "--config" in words[:-1]:
+        at = words.index("--config") + 1
+        words[at] = str(config_file(words[at]))
+    return words
 
 
 def shipped_configs() -> Path:
@@ -513,20 +526,32 @@ def command_of(args: BuildArguments) -> str:
 
     Where files lie, how fast things go, and what only looks is left out.
     """
-    words = ["syneg build"]
+    options = options_of(args, public_name)
+    words = [f"--{name} {shlex.quote(value)}" for name, value in options.items() if name not in _UNTOLD]
+    return " ".join(["syneg build", *words, "--output FOLDER"])
+
+
+def options_of(args: Any, told: Callable[[str], str] = str) -> dict[str, str]:
+    """Returns the options of a dataclass of arguments that are not as by default, as a command line has them.
+
+    Args:
+        args: The arguments, of a kind of which every one has a default.
+        told: What becomes of texts: of a path as it is to be told in public, say.
+    """
     default = type(args)()
+    options = {}
     for one in dataclasses.fields(args):
         value = getattr(args, one.name)
-        if one.name in _UNTOLD or value == getattr(default, one.name):
+        if value == getattr(default, one.name):
             continue
         if isinstance(value, str):
-            value = public_name(value)
+            value = told(value)
         elif isinstance(value, dict):
             value = json.dumps(value, ensure_ascii=False)
         elif isinstance(value, list | tuple):
-            value = ",".join(public_name(str(item)) for item in value)
-        words.append(f"--{one.name} {shlex.quote(str(value))}")
-    return " ".join([*words, "--output FOLDER"])
+            value = ",".join(told(str(item)) for item in value)
+        options[one.name] = str(value)
+    return options
 
 
 def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[str, Any]) -> DatasetCardInfo:
@@ -555,6 +580,20 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
     return dataclasses.replace(card, **told)
 
 
+def estimates(args: StageArguments, journal: str | Path, source: Source) -> dict[str, Estimate]:
+    """Returns what the writing for each split of a source would cost; nothing is mined or asked for.
+
+    Raises:
+        InputError: For a split, or recordings, that cannot be used.
+    """
+    generation, found = part_of(args, GenerationArguments), {}
+    for split in split_commas(args.split):
+        writing = negatives_of(source.pairs(split), generation, journal, args.seed, progress=False)
+        found[split] = estimate(writing)
+        writing.close()
+    return found
+
+
 def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
     """Returns what each split would cost, stage by stage, as lines; nothing is mined or asked for."""
     source = source_of(args)
@@ -564,11 +603,8 @@ def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
     generation = part_of(args, GenerationArguments)
     mines = args.mined_per_miner * len(args.miners)
     judged = {"all": mines + args.slots, "mined": mines, "synthetic": args.slots, "marked": args.slots}
-    for split in split_commas(args.split):
+    for split, found in estimates(args, journal, source).items():
         pairs = source.pairs(split)
-        writing = negatives_of(pairs, generation, journal, args.seed, progress=False)
-        found = estimate(writing)
-        writing.close()
         lines += [f"{split} of {source.name}:", *found.lines(), *prompt_lines(found.example)]
         texts = len(source.corpus) + len(source.queries)
         dense = isinstance(stages[0], Mining) and stages[0].has_encoder

@@ -21,6 +21,7 @@ COMMANDS = {
     "compact": ("syneg.commands.compact", "a journal's files -> one Parquet file"),
     "gate": ("syneg.commands.gate", "rows -> rows that passed the gates, and what was dropped"),
     "build": ("syneg.commands.build", "mine, generate and gate by one YAML file -> a Hub-ready data set"),
+    "pilot": ("syneg.commands.pilot", "a sample of a source -> does it pay there, and what would all cost"),
     "inspect": ("syneg.commands.inspect", "a data set -> a page to look at it"),
     "train": ("syneg.commands.train", "rows -> a trained retriever"),
     "evaluate": ("syneg.commands.evaluate", "a retriever on a source or an MTEB task -> MTEB result files"),

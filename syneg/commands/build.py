@@ -21,10 +21,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         FolderArguments,
         ShippedConfigParser,
         build_folder,
-        config_file,
         data_set_parser,
         estimate_parts,
         stage_arguments,
+        with_config_file,
     )
     from syneg.commands.endings import look_and_train, outcome, told
 
@@ -36,11 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Mines, generates and gates by one YAML file (which `syneg init` writes; or the name of "
         "one that is shipped, as in --config scifact) and writes a Hub-ready data set folder.",
     )
-    words = list(argv or [])
-    if "--config" in words[:-1]:
-        at = words.index("--config") + 1
-        words[at] = str(config_file(words[at]))
-    *stages, output = parser.parse(words)
+    *stages, output = parser.parse(with_config_file(argv))
     args = stage_arguments(*stages, seed=output.seed)
     if args.journal is None:
         args.journal = f"{output.output}-journal"

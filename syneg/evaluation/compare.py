@@ -109,7 +109,7 @@ def _prepare(
         split, held = HELD_BACK_SPLIT, source.qrels[HELD_BACK_SPLIT]
     source.pairs(split)
     shared = RunSettings(output, source, split, encoding.options(), arguments.keep_models)
-    planned = _write_configurations(arguments, held)
+    planned = write_configurations(arguments, held)
     marks = [source_revision(source), split, "bf16" if encoding.eval_bf16 else "as is"]
     revisions = {values["dataset"]: "" for values in planned.values()}
     revisions = {dataset: rows_revision(dataset) for dataset in revisions}
@@ -148,7 +148,7 @@ def hold_back(source: Source, split: str, share: float) -> tuple[Source, set[str
     return replace(source, qrels={**source.qrels, HELD_BACK_SPLIT: part}), held
 
 
-def _write_configurations(
+def write_configurations(
     arguments: CompareArguments, held: Qrels, read: bool = True
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Writes every run's configuration and checks it; returns them by (arm, seed).

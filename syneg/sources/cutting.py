@@ -1,4 +1,5 @@
-"""Parting a split's queries, for a test split or to be held back, so that no document is on both sides."""
+"""Parting a split's queries, for a test split or to be held back, so that no document is on both sides; and a
+sample of them."""
 
 from __future__ import annotations
 
@@ -61,6 +62,62 @@ def cut_test(source: Source, share: float, seed: int = 0) -> Source:
     if len(chosen) < wanted:
         note += f" (of {wanted:,} wanted: the others share documents in groups too large)"
     return replace(source, qrels={**source.qrels, **parts}, notes=[*source.notes, f"{note}."])
+
+
+def sample_pairs(
+    source: Source, split: str, pairs: int, seed: int = 0, documents: int | None = None
+) -> Source:
+    """Returns a source with a part of a split's queries as its only split, "train".
+
+    Queries are taken whole, in the order of a hash of their ids and the seed, as long as their pairs fit; one
+    with more pairs than are wanted is passed over.
+
+    Args:
+        source: The source.
+        split: The split to take from.
+        pairs: Pairs wanted: all where there are not more.
+        seed: Seed of the choice.
+        documents: Keep so many documents: all that the taken queries have judgements of, and others at
+            random. None: the whole corpus.
+
+    Raises:
+        InputError: Where the split is missing, or no query fits.
+    """
+    qrels = source.judgements(split)
+    counts = {query: sum(score > 0 for score in scores.values()) for query, scores in qrels.items()}
+    asked = sorted((query for query, count in counts.items() if count), key=lambda q: _place(seed, q))
+    chosen, taken = set(), 0
+    for query in asked:
+        if taken + counts[query] <= pairs:
+            chosen.add(query)
+            taken += counts[query]
+    if not chosen:
+        raise InputError(
+            f"{source.name}: no query of split {split!r} has {pairs} or fewer relevant documents; take more "
+            "pairs."
+        )
+    kept: Qrels = {query: scores for query, scores in qrels.items() if query in chosen}
+    rows = np.sort(source.query_ids.get_indexer(list(kept)))
+    notes = [f"{source.name}: {taken:,} of {sum(counts.values()):,} pairs of split {split} (seed {seed})."]
+    corpus = source.corpus
+    if documents is not None and documents < len(corpus):
+        judged = np.unique(source.document_ids.get_indexer([d for scores in kept.values() for d in scores]))
+        others = np.setdiff1d(np.arange(len(corpus)), judged)
+        more = min(max(documents - len(judged), 0), len(others))
+        drawn = np.random.default_rng(seed).choice(others, more, replace=False)
+        corpus = corpus.select(np.sort(np.concatenate([judged, drawn])).tolist())
+        notes.append(
+            f"{source.name}: {len(corpus):,} of {len(source.corpus):,} documents: the {len(judged):,} that "
+            "are judged, and others at random. Figures are higher than on the whole corpus, and mined "
+            "negatives easier."
+        )
+    return Source(
+        source.name,
+        corpus,
+        source.queries.select(rows.tolist()),
+        {TRAIN: kept},
+        notes=[*source.notes, *notes],
+    )
 
 
 def query_groups(source: Source, qrels: Qrels) -> list[set[str]]:
