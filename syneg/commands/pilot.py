@@ -5,6 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+_BASICS = (
+    *(
+        "source",
+        "split",
+        "miners",
+        "encoder",
+        "engine",
+        "llm",
+        "base_urls",
+        "recordings",
+        "strategy",
+        "gates",
+    ),
+    *("model", "pairs", "documents", "mixture", "training", "seeds", "metric", "max_length"),
+    *("dry_run", "tokens_per_second", "seed"),
+)
+"""What ``--help`` shows; ``--help all`` shows all."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the subcommand.
@@ -20,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         PilotArguments,
         EncodingArguments,
         kind=ShippedConfigParser,
+        basics=_BASICS,
         prog="syneg pilot",
         description="Takes a sample of a source's pairs, has negatives written for half of them, trains and "
         "evaluates with and without, and says whether they pay, what all would cost and how to do it. Takes "
