@@ -28,6 +28,10 @@ COMMAND_GROUPS = {
     "generate": ["FolderArguments", "RowsArguments", "SourceArguments", "GenerationArguments"],
     "compact": ["CompactArguments"],
     "init": ["InitArguments", "SourceArguments"],
+    "pilot": [
+        *("PilotArguments", "BuildArguments", "SourceArguments", "MiningArguments"),
+        *("GenerationArguments", "GatingArguments", "EncodingArguments"),
+    ],
     "ask": ["AskFolderArguments", "SourceArguments", "QueryArguments", "QueryGateArguments"],
     "tune": [
         "AskFolderArguments",
