@@ -64,7 +64,8 @@ class Checks:
             self._apply(draft, tolls)
 
     def close(self) -> None:
-        """Frees nothing: there is no model."""
+        """Forgets the texts that it remembers."""
+        self._duplicates.close()
 
     def _apply(self, draft: Draft, tolls: Tolls) -> None:
         row = draft.row

@@ -45,6 +45,10 @@ class Duplicates:
         self._store.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._store.executescript(_TABLES)
 
+    def close(self) -> None:
+        """Forgets all texts, and frees the temporary file and its cache. May be called twice."""
+        self._store.close()
+
     def find(self, text: str) -> tuple[str, float] | None:
         """Returns the name of an earlier text that this one repeats, and how similar the two are."""
         query = "SELECT name FROM texts WHERE key = ?"
