@@ -30,6 +30,9 @@ COST_SHARE = 1 / 40
 FEWEST_ROWS = 64
 """Rows of the sample at least, where the data set has them."""
 
+ROWS_TO_STOP = 16
+"""Rows of the sample from which on a training is stopped; fewer are warned of."""
+
 UNRANKED_WEIGHT = 1.75
 """How much harder than a random document an own negative may be for a model that cannot rank yet.
 
@@ -114,7 +117,7 @@ class GuardCallback(TrainerCallback):
         """Looks, unless a training goes on that was looked at when it began.
 
         Raises:
-            InputError: Where `guard` is "error" and a source's share is above the bound.
+            InputError: Where `guard` is "error" and a source's share is above the bound, in 16 rows or more.
         """
         if args.guard == "off" or state.global_step:
             return
@@ -123,7 +126,8 @@ class GuardCallback(TrainerCallback):
         above = self.look(sample_rows(self.trainer.train_dataset, size, args.seed))
         self.trainer.report.guard = above
         verdict = above.verdict(args.guard_share)
-        if verdict and args.guard == "error":
+        # Of a few rows a share says little: they are warned of.
+        if verdict and args.guard == "error" and above.rows >= ROWS_TO_STOP:
             raise InputError(f"guard: {verdict}")
         if verdict and state.is_world_process_zero:
             logger.warning("guard: %s", verdict)

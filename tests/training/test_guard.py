@@ -172,3 +172,11 @@ def test_ungated_recordings_of_tldr_stop_before_the_first_step(tmp_path):
     with pytest.raises(InputError, match=r"synthetic [67]\d% of \d+"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_a_few_rows_are_warned_of(tiny_model, tmp_path, caplog):
+    few = dataset(1.0).select(range(6))
+    trainer = make_trainer(tiny_model, tmp_path, few, guard="error")
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert any("above the positive" in record.message for record in caplog.records)
