@@ -70,18 +70,19 @@ class Checks:
     def _apply(self, draft: Draft, tolls: Tolls) -> None:
         row = draft.row
         kept: list[Negative] = []
-        # What a negative may not repeat, and how that is called; of a row's texts each is compared with many.
-        taken = {
+        seen: set[str] = set()
+        # What a negative may not be, and how that is called; of a row's texts each is compared with many.
+        barred = {
             normal_text(row["query"]): ("copy of the query", "It is the query's text."),
             normal_text(row["positive"]): ("copy of the positive", "It is the positive's text."),
             "": ("empty", "The text is empty."),
         }
         for negative in row["negatives"]:
             text = normal_text(negative["text"])
-            finding = self._find(row, negative, taken.get(text))
+            finding = barred.get(text) or self._find(row, negative, text in seen)
             if finding is None:
                 kept.append(negative)
-                taken[text] = "twice in its row", "The same text is among the row's negatives already."
+                seen.add(text)
                 if negative["source"] == SYNTHETIC:
                     self._count += 1
                     where = f"number {self._count} (query {row['query_id']})"
@@ -91,13 +92,11 @@ class Checks:
                 draft.dropped.append(make_dropped(row, negative, self.name, finding[1]))
         draft.row = {**row, "negatives": kept}
 
-    def _find(self, row: Row, negative: Negative, repeats: Finding | None) -> Finding | None:
-        if repeats is not None and repeats[0] != "twice in its row":
-            return repeats
+    def _find(self, row: Row, negative: Negative, is_repeated: bool) -> Finding | None:
         if self.known and self.known.is_positive(row["query"], negative["text"], negative["doc_id"]):
             return "positive of the same query", "It is a positive of a query of the same text."
-        if repeats is not None:
-            return repeats
+        if is_repeated:
+            return "twice in its row", "The same text is among the row's negatives already."
         if negative["source"] != SYNTHETIC:
             return None
         return next((finding for finding in self._synthetic(row, negative["text"]) if finding), None)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from syneg.errors import InputError
+from syneg.llm.arguments import LLMArguments
 from syneg.llm.index import LocationIndex
 from syneg.llm.journal import Journal, place_of
 from syneg.llm.requests import Completion, Request
 from syneg.reading import BOM, COMPRESSED, columns_seen, json_object, open_binary, reason, utf8, whole_text
+from syneg.resources import resource_path
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,33 @@ class Recordings(Protocol):
     def close(self) -> None:
         """Closes the files. May be called twice."""
         ...
+
+
+def recordings_path(args: LLMArguments, what: str, per_request: str) -> Path:
+    """Returns the journal folder, or the file of lines, that `args.recordings` names.
+
+    Args:
+        args: The LLM's arguments.
+        what: What is recorded, for errors, as in "completions".
+        per_request: The key that says how many one completion holds; a line holds one.
+
+    Raises:
+        InputError: Where nothing is named, it does not exist, or it is a file and completions hold several.
+    """
+    if not args.recordings:
+        raise InputError(
+            f"--engine recorded needs --recordings: a JSONL of recorded {what}, or a journal folder."
+        )
+    path = Path(resource_path(args.recordings))
+    if not path.is_dir():
+        if not path.is_file():
+            raise InputError(f"--recordings {path}: no such file or folder.")
+        if getattr(args, per_request) != 1:
+            raise InputError(
+                f"--recordings {path}: a JSONL of recorded {what} has one result a line; "
+                f"leave --{per_request} at 1."
+            )
+    return path
 
 
 class PairLines:

@@ -7,12 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from syneg.errors import InputError
 from syneg.llm.generation import Answer, Completions, Generation
 from syneg.llm.journal import Journal
-from syneg.llm.recordings import Asked, PairLines, RecordedJournal, Recordings
+from syneg.llm.recordings import Asked, PairLines, RecordedJournal, Recordings, recordings_path
 from syneg.llm.requests import Completion, Engine, Request, digest
-from syneg.resources import resource_path
 from syneg.rows import SYNTHETIC, Negative, make_negative
 from syneg.sources import Pair, Pairs
 from syneg.text import cut, estimate_tokens, neutralise
@@ -225,21 +223,8 @@ def open_recordings(args: GenerationArguments, strategy: Strategy) -> RecordedNe
     Raises:
         InputError: Where nothing is named, it does not exist, or a line of it is malformed.
     """
-    if not args.recordings:
-        raise InputError(
-            "--engine recorded needs --recordings: a JSONL of recorded completions, or a journal folder."
-        )
-    path = Path(resource_path(args.recordings))
-    if path.is_dir():
-        return _FromJournal(path)
-    if not path.is_file():
-        raise InputError(f"--recordings {path}: no such file or folder.")
-    if args.negatives_per_request != 1:
-        raise InputError(
-            f"--recordings {path}: a JSONL of recorded completions has one negative a line; "
-            "leave --negatives_per_request at 1."
-        )
-    return _FromLines(path, strategy)
+    path = recordings_path(args, "completions", "negatives_per_request")
+    return _FromJournal(path) if path.is_dir() else _FromLines(path, strategy)
 
 
 class _FromLines:

@@ -13,10 +13,9 @@ import numpy as np
 from syneg.errors import InputError
 from syneg.llm.generation import Completions, Generation
 from syneg.llm.journal import Journal
-from syneg.llm.recordings import Asked, RecordedJournal, Recordings
+from syneg.llm.recordings import Asked, RecordedJournal, Recordings, recordings_path
 from syneg.llm.requests import Completion, Engine, Request, digest
 from syneg.reading import columns_seen, is_blank, json_lines, whole_text
-from syneg.resources import resource_path
 from syneg.sources import Source, document_text
 from syneg.text import cut, neutralise
 from syneg.writing.passages import passages
@@ -279,21 +278,8 @@ def open_query_recordings(args: QueryArguments) -> RecordedQueries | None:
     """
     if args.engine != "recorded":
         return None
-    if not args.recordings:
-        raise InputError(
-            "--engine recorded needs --recordings: a JSONL of recorded queries, or a journal folder."
-        )
-    path = Path(resource_path(args.recordings))
-    if path.is_dir():
-        return _FromJournal(path)
-    if not path.is_file():
-        raise InputError(f"--recordings {path}: no such file or folder.")
-    if args.queries_per_request != 1:
-        raise InputError(
-            f"--recordings {path}: a JSONL of recorded queries has one a line; leave "
-            "--queries_per_request at 1."
-        )
-    return RecordedLines(path, args)
+    path = recordings_path(args, "queries", "queries_per_request")
+    return _FromJournal(path) if path.is_dir() else RecordedLines(path, args)
 
 
 class RecordedLines:
