@@ -109,3 +109,22 @@ def free_port() -> int:
                 continue
             return port
     raise OSError("no free port between 20000 and 30000")
+
+
+def small(documents: list[str], queries: list[str], **qrels: dict[str, dict[str, int]]) -> Source:
+    """Returns a source with documents d0 ... and queries q0 ..."""
+    return Source(
+        "small",
+        Dataset.from_dict(
+            {
+                "id": [f"d{i}" for i in range(len(documents))],
+                "title": [""] * len(documents),
+                "text": documents,
+            },
+            features=CORPUS_FEATURES,
+        ),
+        Dataset.from_dict(
+            {"id": [f"q{i}" for i in range(len(queries))], "text": queries}, features=QUERY_FEATURES
+        ),
+        qrels,
+    )

@@ -11,8 +11,8 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import BM25Miner, Terms
 from syneg.mining.candidates import MISSING
 from syneg.mining.mine import mine_pairs
-from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
-from tests.stand_in import tiny_source
+from syneg.sources import QUERY_FEATURES, Source
+from tests.stand_in import small, tiny_source
 
 
 def test_search_and_score_agree_with_bm25s(tmp_path: Path) -> None:
@@ -67,21 +67,7 @@ def test_stems_and_stop_words_by_language(tmp_path: Path) -> None:
 
 
 def corpus_of(documents: list[str], queries: list[str]) -> Source:
-    return Source(
-        "some",
-        Dataset.from_dict(
-            {
-                "id": [f"d{i}" for i in range(len(documents))],
-                "title": [""] * len(documents),
-                "text": documents,
-            },
-            features=CORPUS_FEATURES,
-        ),
-        Dataset.from_dict(
-            {"id": [f"q{i}" for i in range(len(queries))], "text": queries}, features=QUERY_FEATURES
-        ),
-        {"train": {f"q{i}": {"d0": 1} for i in range(len(queries))}},
-    )
+    return small(documents, queries, train={f"q{i}": {"d0": 1} for i in range(len(queries))})
 
 
 def found_by(miner: BM25Miner) -> list[list[int]]:

@@ -11,7 +11,7 @@ from syneg.mining.arguments import MiningArguments
 from syneg.mining.mine import MinedNegatives, iter_mined
 from syneg.mining.mine import mine_pairs as mine
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
-from tests.stand_in import tiny_encoder, tiny_source
+from tests.stand_in import small, tiny_encoder, tiny_source
 
 
 @pytest.fixture(scope="module")
@@ -175,25 +175,6 @@ def test_no_pairs_are_said(arguments) -> None:
 def test_an_unknown_language_is_named(arguments) -> None:
     with pytest.raises(InputError, match=r"'klingon': no stemmer. Known: .*english"):
         mine(tiny_source().pairs("train"), arguments(miners="bm25", bm25_language="klingon"))
-
-
-def small(documents: list[str], queries: list[str], **qrels: dict[str, dict[str, int]]) -> Source:
-    """Returns a source with documents d0 ... and queries q0 ..."""
-    return Source(
-        "small",
-        Dataset.from_dict(
-            {
-                "id": [f"d{i}" for i in range(len(documents))],
-                "title": [""] * len(documents),
-                "text": documents,
-            },
-            features=CORPUS_FEATURES,
-        ),
-        Dataset.from_dict(
-            {"id": [f"q{i}" for i in range(len(queries))], "text": queries}, features=QUERY_FEATURES
-        ),
-        qrels,
-    )
 
 
 def test_a_query_is_its_text_in_every_miner_and_split(arguments) -> None:
