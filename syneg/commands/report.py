@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.evaluation.work import run_time, work_table
     from syneg.sources import SourceArguments, source_of
 
-    comparison = load_comparison(arguments.comparison)
+    comparison = load_comparison(arguments.comparison, arguments.last)
     if arguments.baseline is not None:
         if arguments.baseline not in comparison.settings["arms"]:
             raise unknown("arm", arguments.baseline, comparison.settings["arms"])
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     source = source_of(SourceArguments(**{k: settings[k] for k in known if k in settings}))
     for note in source.notes:
         print(note)
-    output = Path(arguments.output or arguments.comparison)
+    output = Path(arguments.output or Path(arguments.comparison, "last" if arguments.last else ""))
     output.mkdir(parents=True, exist_ok=True)
     table = summary_table(comparison)
     (output / "table.md").write_text(table, encoding="utf-8")

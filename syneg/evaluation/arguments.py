@@ -134,6 +134,13 @@ class CompareArguments:
         },
     )
     keep_models: bool = field(default=False, metadata={"help": "Whether to keep each run's model."})
+    evaluate_last: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether to evaluate the model after the last step too, where save_best chose an earlier "
+            "one: `syneg report --last true` then compares all arms at equal steps."
+        },
+    )
 
     def __post_init__(self) -> None:
         self.training = parse_mapping(self.training, "training")
@@ -168,7 +175,10 @@ class ReportArguments:
     """What `syneg report` reports on."""
 
     comparison: str = field(metadata={"help": "The folder that `syneg compare` wrote."})
-    output: str | None = field(default=None, metadata={"help": "The folder to write; the same if null."})
+    output: str | None = field(
+        default=None,
+        metadata={"help": "The folder to write; the same if null (with --last its folder 'last')."},
+    )
     baseline: str | None = field(
         default=None,
         metadata={"help": "The arm that the others are compared with; the comparison's own if null."},
@@ -178,6 +188,13 @@ class ReportArguments:
         metadata={
             "help": "Whether to give the table for the queries with a document that is relevant in split "
             "train too, and for the others, as well."
+        },
+    )
+    last: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether to report each run's model after its last step, not the one that save_best "
+            "chose (compare's --evaluate_last)."
         },
     )
     examples: int = field(

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from syneg.evaluation.comparison import Run, write_run
+from syneg.encoders import load_encoder
+from syneg.evaluation.comparison import LAST, Run, write_run
 from syneg.evaluation.evaluate import evaluate
 
 if TYPE_CHECKING:
+    from syneg.evaluation.metrics import Scores
     from syneg.sources import Source
     from syneg.training.arguments import ContrastiveArguments
     from syneg.training.run import TrainArguments
@@ -33,6 +35,7 @@ class RunSettings:
         split: The split of its qrels.
         encoding: Keyword arguments of `evaluate`: batch_size, bf16.
         keep_models: Whether models are kept.
+        evaluate_last: Whether the model after the last step is evaluated too, where another is kept.
     """
 
     output: Path
@@ -40,6 +43,7 @@ class RunSettings:
     split: str
     encoding: Mapping[str, Any] = field(default_factory=dict)
     keep_models: bool = False
+    evaluate_last: bool = False
 
 
 def write_configuration(folder: Path, values: Mapping[str, Any]) -> Path:
@@ -117,21 +121,32 @@ def train_run(settings: RunSettings, arm: str, seed: int, folder: Path, mark: st
         save(trainer, arguments)
     model = trainer.model
     model.eval()
-    scores = evaluate(
-        model,
-        settings.source,
-        settings.split,
-        settings.output / "evaluation",
-        name=f"compare/{arm}-seed-{seed}",
-        overwrite=True,
-        **settings.encoding,
-    )
+    scores = _evaluate(settings, model, f"{arm}-seed-{seed}")
     work["evaluate_seconds"] = round(time.perf_counter() - trained, 1)
+    if settings.evaluate_last and arguments.save_best:
+        last = folder / f"checkpoint-{trainer.state.global_step}"
+        after = scores
+        if trainer.state.best_model_checkpoint != str(last):
+            model = load_encoder(str(last), max_length=arguments.max_length)
+            after = _evaluate(settings, model, f"{arm}-seed-{seed}-last")
+        write_run(settings.output, folder, arm, seed, after, history, work, mark, LAST)
     del trainer, model
     gc.collect()
     if not settings.keep_models:
         _remove_checkpoints(folder)
     return write_run(settings.output, folder, arm, seed, scores, history, work, mark)
+
+
+def _evaluate(settings: RunSettings, model: Any, name: str) -> Scores:
+    return evaluate(
+        model,
+        settings.source,
+        settings.split,
+        settings.output / "evaluation",
+        name=f"compare/{name}",
+        overwrite=True,
+        **settings.encoding,
+    )
 
 
 def _remove_checkpoints(folder: Path) -> None:

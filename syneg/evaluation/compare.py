@@ -108,13 +108,18 @@ def _prepare(
         source, _ = hold_back(source, split, arguments.held_back)
         split, held = HELD_BACK_SPLIT, source.qrels[HELD_BACK_SPLIT]
     source.pairs(split)
-    shared = RunSettings(output, source, split, encoding.options(), arguments.keep_models)
+    shared = RunSettings(
+        output, source, split, encoding.options(), arguments.keep_models, arguments.evaluate_last
+    )
     planned = write_configurations(arguments, held)
     marks = [source_revision(source), split, "bf16" if encoding.eval_bf16 else "as is"]
     revisions = {values["dataset"]: "" for values in planned.values()}
     revisions = {dataset: rows_revision(dataset) for dataset in revisions}
+    # Asked for later, it is another run.
+    also = ["last"] if arguments.evaluate_last else []
     expected = {
-        key: fingerprint(values, *marks, revisions[values["dataset"]]) for key, values in planned.items()
+        key: fingerprint(values, *marks, revisions[values["dataset"]], *also)
+        for key, values in planned.items()
     }
     length = encoding.max_length or arguments.training.get("max_length")
     before = fingerprint({"model": arguments.model, "max_length": length}, *marks)

@@ -13,6 +13,8 @@ from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.metrics import METRICS, QueryScores, Scores, mean_scores, read_queries
 
 RECORD = "run.json"
+LAST = "last.json"
+"""The record of a run's model after its last step, where `save_best` chose an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,17 @@ class Comparison:
         return replace(self, zero_shot=part(self.zero_shot), arms=arms)
 
 
-def load_comparison(folder: str | Path) -> Comparison:
+def load_comparison(folder: str | Path, last: bool = False) -> Comparison:
     """Reads a comparison's finished runs.
 
+    Args:
+        folder: What `syneg compare` wrote.
+        last: Whether to take each run's model after its last step, so that all made equal steps, where
+            `save_best` chose an earlier one (`evaluate_last`).
+
     Raises:
-        InputError: Where `folder` holds no comparison, or the baseline has no finished run.
+        InputError: Where `folder` holds no comparison, the model before training is not evaluated, or runs
+            were evaluated on other queries; with `last`, where a run's last model was not evaluated.
     """
     folder = Path(folder)
     path = folder / "comparison.json"
@@ -88,7 +96,7 @@ def load_comparison(folder: str | Path) -> Comparison:
             if run is None:
                 unfinished.append((arm, int(seed)))
             else:
-                arms.setdefault(arm, []).append(run)
+                arms.setdefault(arm, []).append(_last(run, settings, folder) if last else run)
     queries = {q.query_id for q in zero_shot.queries}
     for arm, runs in arms.items():
         if any({q.query_id for q in run.queries} != queries for run in runs):
@@ -108,31 +116,46 @@ def run_key(arm: str, seed: int) -> str:
     return f"{arm}/{seed}"
 
 
-def read_run(folder: Path, output: Path, expected: str | None = None) -> Run | None:
+def _last(run: Run, settings: dict[str, Any], output: Path) -> Run:
+    assert run.seed is not None
+    if not {**settings["training"], **settings["arms"][run.arm]}.get("save_best"):
+        return run
+    mark = settings["fingerprints"][run_key(run.arm, run.seed)]
+    last = read_run(run_folder(output, run.arm, run.seed), output, mark, LAST)
+    if last is None:
+        raise InputError(
+            f"{output}: arm {run.arm!r}, seed {run.seed}: its model after the last step was not evaluated. "
+            "Run syneg compare with --evaluate_last true."
+        )
+    return last
+
+
+def read_run(folder: Path, output: Path, expected: str | None = None, record: str = RECORD) -> Run | None:
     """Returns the finished run in `folder`.
 
     Args:
         folder: The run's folder.
         output: The comparison's folder, which paths in the record start from.
         expected: The fingerprint that the run must have, where one is asked for.
+        record: The file's name.
 
     Returns:
         The run; None where it is unfinished, or was made from something else than expected.
     """
-    path = folder / RECORD
+    path = folder / record
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if expected is not None and record["fingerprint"] != expected:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if expected is not None and values["fingerprint"] != expected:
             return None
         return Run(
-            record["arm"],
-            record["seed"],
-            record["metrics"],
-            read_queries(output / record["queries"]),
-            record["history"],
-            record["work"],
+            values["arm"],
+            values["seed"],
+            values["metrics"],
+            read_queries(output / values["queries"]),
+            values["history"],
+            values["work"],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -149,6 +172,7 @@ def write_run(
     history: list[dict[str, float]],
     work: dict[str, Any],
     mark: str,
+    name: str = RECORD,
 ) -> Run:
     """Writes a run's record, last and whole: a run without one is not finished."""
     record = {
@@ -162,9 +186,9 @@ def write_run(
         "work": work,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{RECORD}.part"
+    part = folder / f"{name}.part"
     part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    part.replace(folder / RECORD)
-    run = read_run(folder, output)
+    part.replace(folder / name)
+    run = read_run(folder, output, record=name)
     assert run is not None
     return run
