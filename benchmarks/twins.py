@@ -2,9 +2,9 @@
 
 python benchmarks/twins.py --rows out/tldr --twins RECORDINGS/tldr-twins.jsonl --output out/tldr-twins
 
-A line of --twins has `query_id`, `positive_id` and two rewrites of the positive: `satisfies`, which serves the
-query as it does, and `misses`, which does not. Of half of the rows the positive gives way to its rewrite; the
-other rewrite becomes the synthetic negative beside those that were mined.
+A line of --twins has `query_id`, `positive_id` and two rewrites of the positive: `satisfies`, which serves
+the query as it does, and `misses`, which does not. Of half of the rows the positive gives way to its rewrite;
+the other rewrite becomes the synthetic negative beside those that were mined.
 """
 
 from __future__ import annotations
