@@ -47,4 +47,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     reports = build_folder(args, output)
     print("\n".join([*told(reports), outcome(output.output, reports)]))
-    print("\n".join(look_and_train(output.output, args.split)))
+    print("\n".join(look_and_train(output.output, args.split, args.encoder)))

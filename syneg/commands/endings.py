@@ -38,14 +38,24 @@ def next_steps(*commands: tuple[str, ...], one_of: bool = True) -> list[str]:
     return [f"{'Next:' if i == 0 else further} {line}" for i, line in enumerate(lines)]
 
 
-def look_and_train(output: str | Path, split: str) -> list[str]:
-    """Returns what to run on rows that are done."""
+def look_and_train(
+    output: str | Path, split: str, model: str | None = None, mixture: str | None = None
+) -> list[str]:
+    """Returns what to run on rows that are done.
+
+    Args:
+        output: The rows' folder.
+        split: Its splits.
+        model: The retriever to train, such as the encoder that mined; a common one if None.
+        mixture: The mixture of negatives to name, where it is not the default one.
+    """
     split = split.split(",")[0]
     named = ("--split", split) if split != "train" else ()
-    model = f"{Path(output)}-model"
+    mixed = ("--mixture", mixture) if mixture is not None else ()
+    training = ("--model", model or _MODEL, "--dataset", str(output), *named, *mixed)
     return next_steps(
         ("syneg", "inspect", str(output), *named),
-        ("syneg", "train", "--model", _MODEL, "--dataset", str(output), *named, "--output", model),
+        ("syneg", "train", *training, "--output", f"{Path(output)}-model"),
     )
 
 

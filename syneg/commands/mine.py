@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None, says_next: bool = True) -> None:
         InputError: Where an argument, the source or a miner cannot be used.
     """
     from syneg.building import FolderArguments, mine_parts, new_card, write_folder
-    from syneg.commands.endings import next_steps, outcome, told
+    from syneg.commands.endings import look_and_train, outcome, told
 
     parser = ConfigParser(
         [FolderArguments, SourceArguments, MiningArguments],
@@ -37,8 +38,10 @@ def main(argv: Sequence[str] | None = None, says_next: bool = True) -> None:
     print("\n".join([*told(reports), outcome(output.output, reports)]))
     if not says_next:
         return
+    # What was mined is what training gains by, so it comes before what an LLM may add.
+    known = [name for name in ("dense", "bm25", "random") if name in args.miners]
+    mixture = f"{known[0]}=3" if known else "all"
+    print("\n".join(look_and_train(output.output, where.split, args.encoder, mixture)))
     named = ("--split", where.split) if where.split != "train" else ()
-    written = f"{Path(output.output)}-written"
-    print(
-        *next_steps(("syneg", "generate", "--dataset", output.output, *named, "--output", written)), sep="\n"
-    )
+    written = ("--output", f"{Path(output.output)}-written")
+    print(f"  or: {shlex.join(('syneg', 'generate', '--dataset', output.output, *named, *written))}")

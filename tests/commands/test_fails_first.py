@@ -216,3 +216,17 @@ def test_build_with_an_audit(
     manifest = json.loads((output / "syneg.json").read_text())
     assert manifest["audit"]["train"]["synthetic"] == 11
     assert len(load_dataset(str(output), split="train")) == 11
+
+
+def test_mining_ends_with_the_training_of_what_mined(
+    beir: Path, encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mined = tmp_path / "mined"
+    assert main(["mine", "--source", str(beir), "--encoder", encoder, "--output", str(mined)]) == 0
+    *_, look, train, write = capsys.readouterr().out.splitlines()
+    assert look == f"Next: syneg inspect {mined}"
+    assert (
+        train
+        == f"  or: syneg train --model {encoder} --dataset {mined} --mixture dense=3 --output {mined}-model"
+    )
+    assert write == f"  or: syneg generate --dataset {mined} --output {mined}-written"
