@@ -382,9 +382,9 @@ def notebook_page(path: Path) -> str:
 
 
 def repository_page(name: str) -> str:
-    """Returns a page of the repository's top, its links within the repository turned to where it is kept."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    return re.sub(r"\]\((?!https?://|#)([^)]+)\)", rf"]({BLOB}\1)", text)
+    """Returns a page of the repository's top, its links to the site's pages and to the repository turned."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](./")
+    return re.sub(r"\]\((?!https?://|#|\./)([^)]+)\)", rf"]({BLOB}\1)", text)
 
 
 def on_files(files: Files, config: Any) -> Files:

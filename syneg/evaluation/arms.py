@@ -96,6 +96,10 @@ def train_run(settings: RunSettings, arm: str, seed: int, folder: Path, mark: st
     from syneg.training.run import make_trainer, save
 
     arguments, hyperparameters = parse_configuration(folder / "config.yaml")
+    evaluates_last = settings.evaluate_last and arguments.save_best > 0
+    if evaluates_last:
+        # With 1 the last checkpoint is deleted where another is the best.
+        hyperparameters.save_total_limit = 2
     started = time.perf_counter()
     trainer = make_trainer(arguments, hyperparameters)
     trainer.train()
@@ -123,7 +127,7 @@ def train_run(settings: RunSettings, arm: str, seed: int, folder: Path, mark: st
     model.eval()
     scores = _evaluate(settings, model, f"{arm}-seed-{seed}")
     work["evaluate_seconds"] = round(time.perf_counter() - trained, 1)
-    if settings.evaluate_last and arguments.save_best:
+    if evaluates_last:
         last = folder / f"checkpoint-{trainer.state.global_step}"
         after = scores
         if trainer.state.best_model_checkpoint != str(last):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +18,7 @@ from syneg.commands.report import main as report
 from syneg.errors import InputError
 from syneg.evaluation.compare import HELD_BACK_SPLIT, _without, hold_back
 from syneg.evaluation.comparison import load_comparison
+from syneg.evaluation.pilot import best_epoch
 from syneg.evaluation.summary import summarise, summary_table, work_notes
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
@@ -24,6 +27,8 @@ from syneg.stages import Draft
 from syneg.writing.stage import Mirroring
 
 from .conftest import WORDS, make_source
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -312,3 +317,86 @@ def test_a_launch_of_several_processes_is_refused(kitchen, tmp_path, monkeypatch
 def test_no_comparison(tmp_path):
     with pytest.raises(InputError, match=r"comparison.json: no such file"):
         load_comparison(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def best_and_last(kitchen) -> Path:
+    """A comparison whose runs are kept at the best epoch, and evaluated after the last step too."""
+    output = kitchen / "best-and-last"
+    configuration = yaml.safe_load((kitchen / "compare.yaml").read_text())
+    training = {"max_steps": -1, "num_train_epochs": 3, "save_best": 0.3, "learning_rate": 0.1}
+    configuration |= {"training": {**configuration["training"], **training}, "evaluate_last": True}
+    configuration |= {"seeds": [0, 1, 2], "arms": {k: configuration["arms"][k] for k in ("none", "dense")}}
+    (kitchen / "last.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+    main(["--config", str(kitchen / "last.yaml"), "--output", str(output)])
+    return output
+
+
+def test_runs_are_compared_at_their_best_and_at_equal_steps(best_and_last, tmp_path):
+    best, last = load_comparison(best_and_last), load_comparison(best_and_last, last=True)
+    assert summarise(best)[0] == summarise(last)[0], "the model before training is one"
+    same = differs = 0
+    for arm, runs in best.arms.items():
+        for one, other in zip(runs, last.arms[arm], strict=True):
+            assert (one.arm, one.seed, one.work) == (other.arm, other.seed, other.work)
+            ends = max(line["epoch"] for line in one.history)
+            if best_epoch(one.history) == ends:
+                assert one.queries == other.queries
+                same += 1
+            else:
+                differs += one.queries != other.queries
+    assert differs, "no run's last model ranks otherwise than its best one: choose other runs"
+    assert not list(best_and_last.rglob("*.safetensors"))
+    report(["--comparison", str(best_and_last), "--last", "true"])
+    assert (best_and_last / "last/table.md").read_text() == summary_table(last)
+    assert (best_and_last / "table.md").read_text() == summary_table(best) != summary_table(last)
+    assert "Δ vs" in (best_and_last / "last/report.html").read_text()
+
+
+def test_a_last_model_that_was_not_evaluated_is_an_error(best_and_last, finished, tmp_path):
+    # Without save_best the last model is the run's.
+    assert summary_table(load_comparison(finished, last=True)) == summary_table(load_comparison(finished))
+    copy = tmp_path / "copy"
+    shutil.copytree(best_and_last, copy)
+    (copy / "runs/dense/seed-1/last.json").unlink()
+    with pytest.raises(InputError, match=r"arm 'dense', seed 1: its model .* --evaluate_last true"):
+        load_comparison(copy, last=True)
+
+
+@pytest.fixture
+def results(monkeypatch) -> Any:
+    spec = importlib.util.spec_from_file_location("results", ROOT / "benchmarks/results.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_kept_of_a_comparison_makes_its_tables(results, best_and_last, tmp_path, monkeypatch):
+    results.keep(str(best_and_last), tmp_path / "food.parquet")
+    monkeypatch.setattr(results, "KEPT", tmp_path)
+    monkeypatch.setattr(results, "SOURCES", ("food",))
+    best = load_comparison(best_and_last)
+    assert summary_table(results.kept("food", "last")) == summary_table(
+        load_comparison(best_and_last, last=True)
+    )
+    table = results.made("arms food")
+    assert [row.split("|")[1:-2] for row in table.splitlines() if "---" not in row] == [
+        row.split("|")[1:-1] for row in summary_table(best).splitlines() if "---" not in row
+    ]
+    epochs = "/".join(f"{best_epoch(run.history):g}" for run in best.arms["dense"])
+    assert table.splitlines()[-1].split("|")[-2].strip() == epochs
+    # One of the five judgements has a document of split train: query q1's.
+    assert results.shared("food") == {"q1"}
+    assert results.made("half food seen") == summary_table(best.select({"q1"}))
+    page = "# Food\n\n<!-- table: overview none -->\nold\n<!-- end -->\nafter\n"
+    made = results.renewed(page)
+    assert "old" not in made and made.endswith("<!-- end -->\nafter\n") and results.renewed(made) == made
+    with pytest.raises(InputError, match="no such kind"):
+        results.made("all food")
+
+
+def test_the_tables_of_the_pages_are_those_of_the_kept_runs(results):
+    for path in results.pages():
+        text = path.read_text(encoding="utf-8")
+        assert results.renewed(text) == text, f"{path}: run `python benchmarks/results.py tables`"
