@@ -274,7 +274,7 @@ def source_part(source: Source, split: str, stages: Sequence[Stage]) -> Part:
     if TEST in source.qrels and split != TEST and (overlap := shared_judgements(source, TEST, split)).shared:
         facts["overlap"] = [str(overlap)]
     lines = [line, *source.notes, *facts.get("overlap", [])]
-    return Part(split, pairs, stages, lambda: pair_drafts(pairs, source.origin), facts, lines)
+    return Part(split, pairs, stages, lambda: pair_drafts(pairs, source.origin_of), facts, lines)
 
 
 def rows_part(dataset: str, split: str, stages: Callable[[RowPairs], Sequence[Stage]]) -> Part:

@@ -7,7 +7,7 @@ drafts, in order and in bounded memory. `run` takes drafts through a list of sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -135,9 +135,12 @@ def _through(stage: Stage, stream: Iterator[Draft]) -> Iterator[Draft]:
         yield from stage.apply(group)
 
 
-def pair_drafts(pairs: Iterable[Pair], origin: str = "source") -> Iterator[Draft]:
-    """Yields a draft without negatives for each pair; `origin` is what its row says it comes from."""
+def pair_drafts(
+    pairs: Iterable[Pair], origin_of: Callable[[str], str] = lambda _: "source"
+) -> Iterator[Draft]:
+    """Yields a draft without negatives for each pair; `origin_of` says of a query what its row comes from."""
     for pair in pairs:
+        origin = origin_of(pair.query_id)
         yield Draft(make_row(pair.query_id, pair.query, pair.positive_id, pair.positive, origin=origin))
 
 

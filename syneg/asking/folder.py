@@ -16,11 +16,12 @@ from syneg.hub.folders import check_output
 from syneg.hub.replacing import clear_leftovers, disk_errors, move_into_place, try_lock
 from syneg.sources import Source
 from syneg.sources.loading import WRITTEN_NOTE as NOTE
+from syneg.sources.loading import WRITTEN_QUERIES
 
-_WRITTEN, _DROPPED, _CARD = "written.jsonl", "dropped.jsonl", "README.md"
+_DROPPED, _CARD = "dropped.jsonl", "README.md"
 _OURS = {
     NOTE,
-    _WRITTEN,
+    WRITTEN_QUERIES,
     _DROPPED,
     _CARD,
     "corpus.jsonl",
@@ -50,8 +51,8 @@ class WrittenSource:
     """A source whose queries were written, and what came of the others.
 
     Attributes:
-        source: The written source.
-        kept: Its queries, in order.
+        source: The written source; real queries stand in it too where these were asked for.
+        kept: Its written queries, in order.
         dropped: What the gates dropped, and completions that could not be read.
         facts: What was drawn, written and dropped, as plain values.
         lines: The same for people.
@@ -85,7 +86,7 @@ def save_written(written: WrittenSource, output: AskFolderArguments) -> Path:
         try:
             written.source.save(partial)
             splits = {name: split for split, qrels in written.source.qrels.items() for name in qrels}
-            with open(partial / _WRITTEN, "w", encoding="utf-8") as file:
+            with open(partial / WRITTEN_QUERIES, "w", encoding="utf-8") as file:
                 file.writelines(_line(query, {"split": splits[query.id]}) for query in written.kept)
             with open(partial / _DROPPED, "w", encoding="utf-8") as file:
                 file.writelines(
@@ -135,15 +136,17 @@ def _card(name: str, written: WrittenSource) -> str:
     facts = written.facts
     # What documents or LLMs say is in none of these lines but for names.
     lines = "\n".join(f"- {line.strip()}" for line in written.lines)
+    real = facts["real_pairs"]
+    beside = "" if real is None else f"; beside them stand its {real['queries']:,} real training queries"
     return f"""# {name}
 
-A source in BEIR's layout whose queries were **written** by an LLM for documents of {facts["source"]}.
+A source in BEIR's layout whose queries were **written** by an LLM for documents of {facts["source"]}{beside}.
 
 {lines}
 
-`written.jsonl` has each query with its document, kind and writer; `dropped.jsonl` what the gates dropped, \
-with gate and reason. To gate otherwise, run the same `syneg ask` with other gates: its journal has every \
-completion.
+`written.jsonl` has each written query with its document, kind and writer; `dropped.jsonl` what the gates \
+dropped, with gate and reason. To gate otherwise, run the same `syneg ask` with other gates: its journal has \
+every completion.
 
 ## Limits
 {chr(10).join(f"- {limit}" for limit in LIMITS)}

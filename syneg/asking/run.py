@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from syneg.asking.drawing import cut_corpus, draw, judged, neighbours
 from syneg.asking.folder import LIMITS, AskFolderArguments, WrittenSource, check_folder, save_written
+from syneg.asking.real import RealPairs, real_pairs
 from syneg.config import split_commas
 from syneg.errors import InputError
 from syneg.gating.queries import QueryGateArguments, QueryJudge, WrittenQuery, check_miners, gate_queries
@@ -86,6 +87,7 @@ class Asking:
                 self.source.judgements(split)
         others = [split for split in self.source.qrels if split not in splits]
         self.held_out, relevant = judged(self.source, others)
+        self.real = real_pairs(self.source, splits) if args.with_pairs else RealPairs()
         recordings = open_query_recordings(args)
         # With which examples recorded lines were written is not known; the journal's requests have them.
         self.is_replayed = isinstance(recordings, RecordedLines)
@@ -148,6 +150,7 @@ class Asking:
             self.gates,
             held_out=self.held_out,
             examples=[one.query for one in self.examples.shown],
+            real=list(self.real.pairs()),
             judge=judge,
         )
         kept = [query for query in queries if query.gate is None]
@@ -157,7 +160,7 @@ class Asking:
                 "or name others with --gates; no completion is lost."
             )
         source = self._source(kept)
-        splits = {split: len(qrels) for split, qrels in source.qrels.items()}
+        splits = {split: len(qrels.keys() - self.real.qrels.keys()) for split, qrels in source.qrels.items()}
         facts: dict[str, Any] = {
             "origin": "written",
             "source": _shown(self.where.source),
@@ -176,12 +179,15 @@ class Asking:
             "generation": {k: v for k, v in report.to_dict().items() if k != "run"},
             "gates": tolls.to_dict(),
             "queries": splits,
+            "real_pairs": self.real.facts(),
             "test": "written" if "test" in splits else None,
             "limits": list(LIMITS),
         }
         documents = len({query.document_id for query in kept})
         told = ", ".join(f"{count:,} in split {split}" for split, count in splits.items())
         lines += [*tolls.lines(), f"{len(kept):,} written queries for {documents:,} documents: {told}"]
+        if self.real.qrels:
+            lines.append(f"{len(self.real.qrels):,} real queries beside them in split train")
         if "test" in splits:
             judged = "and judged" if "judge" in self.gates.gates else "and not judged (--gates ...,judge)"
             lines.append(f"split test is written, {judged}: it favours what resembles the writer")
@@ -228,19 +234,30 @@ class Asking:
     def _source(self, kept: Sequence[WrittenQuery]) -> Source:
         texts = {"id": [query.id for query in kept], "text": [query.text for query in kept]}
         qrels: dict[str, Qrels] = {"train": {}}
+        held_out = self._held_out_documents({query.document_id for query in kept})
         for query in kept:
-            split = "test" if self._is_held_out(query.document_id) else "train"
+            split = "test" if query.document_id in held_out else "train"
             qrels.setdefault(split, {})[query.id] = {query.document_id: 1}
         if not qrels["train"]:
             raise InputError(
                 f"{self.source.name}: all {len(kept)} queries fell into the test split; lower "
                 "--test_documents."
             )
+        qrels["train"] |= self.real.qrels
+        texts = {
+            "id": [*texts["id"], *self.real.texts],
+            "text": [*texts["text"], *self.real.texts.values()],
+        }
         queries = Dataset.from_dict(texts, features=QUERY_FEATURES)
         return Source(self.source.name, self.source.corpus, queries, qrels)
 
-    def _is_held_out(self, document_id: str) -> bool:
-        return digest(self.seed, "test", document_id) < self.args.test_documents * 2**64
+    def _held_out_documents(self, names: set[str]) -> set[str]:
+        """Returns which documents are of the test split; none that a real training pair has."""
+        bound = self.args.test_documents * 2**64
+        chosen = {name for name in names if digest(self.seed, "test", name) < bound}
+        if not (chosen and self.real.qrels):
+            return chosen
+        return chosen - self.real.like_positives(self.source, chosen, self.args.near_duplicate)
 
     def _drawn_lines(self) -> list[str]:
         name, drawn = self.source.name, self.drawn
@@ -254,7 +271,7 @@ class Asking:
                 f"  {drawn.long:,} documents are longer than --max_positive_tokens "
                 f"({self.args.max_positive_tokens}): a prompt has a passage of theirs"
             )
-        return [*lines, *self.examples.lines()]
+        return [*lines, *self.examples.lines(), *self.real.lines()]
 
 
 def _shown(spec: str) -> str:

@@ -10,8 +10,17 @@ from syneg.writing.query_arguments import QueryArguments
 
 ASK_BASICS = (
     *("source", "engine", "llm", "base_urls", "recordings", "examples", "documents", "queries_per_document"),
-    *("query_kind", "document_kind", "gates", "encoder", "test_documents", "journal", "dry_run", "seed"),
-    *("overwrite",),
+    *(
+        "query_kind",
+        "document_kind",
+        "gates",
+        "encoder",
+        "with_pairs",
+        "test_documents",
+        "journal",
+        "dry_run",
+    ),
+    *("seed", "overwrite"),
 )
 """What ``--help`` shows; ``--help all`` shows all."""
 

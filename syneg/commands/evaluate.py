@@ -75,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = run(arguments.model, arguments.model_name)
     output = Path(arguments.output)
     table = output / "table.md"
-    kind = " (written)" if source is not None and source.origin == "written" else ""
+    written = source.written_of(where.split) if source is not None else None
+    kind = f" ({written})" if written else ""
     rows = [(f"{s.task}, {s.split}{kind}", s) for s in results]
     print(markdown_table(rows, name="task", path=table), end="")
     for scores in results:

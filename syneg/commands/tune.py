@@ -36,7 +36,8 @@ class TuneArguments:
     num_train_epochs: float | None = field(
         default=None,
         metadata={
-            "help": "Epochs; if null 2 where real queries were shown as examples, else 1, as measured."
+            "help": "Epochs; if null 2 where real queries were shown as examples or stand beside the written "
+            "ones, else 1, as measured."
         },
     )
     learning_rate: float = field(default=1e-4, metadata={"help": "The peak learning rate."})
@@ -48,7 +49,7 @@ class TuneArguments:
     save_best: float = field(
         default=0.1,
         metadata={
-            "help": "Share of the written queries that say after which epoch the model is best; 0 keeps the "
+            "help": "Share of the training queries that say after which epoch the model is best; 0 keeps the "
             "last."
         },
     )
@@ -99,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     mining |= {"mined_per_miner": tune.mined_per_miner, "encode_max_length": tune.max_length}
     words = _words({**mining, "mining_cache": gates.mining_cache, "seed": output.seed})
     mine.main(words, says_next=False)
-    epochs = tune.num_train_epochs or (2 if any(line.startswith("examples:") for line in lines) else 1)
+    has_real = args.with_pairs or any(line.startswith("examples:") for line in lines)
+    epochs = tune.num_train_epochs or (2 if has_real else 1)
     training = {"model": tune.model, "dataset": mined, "output": model, "mixture": "all", "seed": output.seed}
     training |= {"num_train_epochs": epochs, "learning_rate": tune.learning_rate}
     training |= {"temperature": tune.train_temperature, "max_length": tune.max_length}

@@ -114,8 +114,9 @@ class QueryGateArguments:
     leak_similarity: float = field(
         default=0.8,
         metadata={
-            "help": "Gate leaks: Jaccard similarity of words from which a query is nearly one of the "
-            "source's other splits; 1 for the same words."
+            "help": "Gates leaks and duplicates: Jaccard similarity of words from which a query is nearly "
+            "one of the source's other splits, or (--with_pairs) a real one of its document; 1 for the same "
+            "words."
         },
     )
     encoder: str = _as_in(MiningArguments, "encoder")
@@ -259,6 +260,7 @@ def gate_queries(
     *,
     held_out: Sequence[str] = (),
     examples: Sequence[str] = (),
+    real: Sequence[tuple[str, str]] = (),
     judge: QueryJudge | None = None,
 ) -> QueryTolls:
     """Sends written queries through the gates, cheap ones first; what is dropped says so itself.
@@ -269,6 +271,7 @@ def gate_queries(
         args: Which gates, and their bounds.
         held_out: Queries of the source that none may be like: those of its other splits.
         examples: The queries that the prompt showed.
+        real: Queries that they are to stand beside, each with the id of a document relevant to it.
         judge: Asks the LLM; for the gate `judge`.
 
     Returns:
@@ -281,7 +284,7 @@ def gate_queries(
     gates = {
         "checks": lambda alive: _check(alive, source, args),
         "leaks": lambda alive: _check_leaks(alive, held_out, args.leak_similarity),
-        "duplicates": lambda alive: _check_duplicates(alive, examples),
+        "duplicates": lambda alive: _check_duplicates(alive, examples, real, args.leak_similarity),
         "round_trip": lambda alive: _Retrieval(alive, source, args).round_trip(),
         "general": lambda alive: _Retrieval(alive, source, args).general(),
         "judge": lambda alive: judge.apply(alive) if judge is not None else None,
@@ -397,9 +400,16 @@ def _incidence(texts: Iterable[str], vocabulary: dict[str, int], columns: int | 
     return csr_array((np.ones(len(rows), dtype=np.int32), (rows, places)), shape=shape)
 
 
-def _check_duplicates(queries: Sequence[WrittenQuery], examples: Sequence[str]) -> None:
+def _check_duplicates(
+    queries: Sequence[WrittenQuery],
+    examples: Sequence[str],
+    real: Sequence[tuple[str, str]],
+    threshold: float,
+) -> None:
     """Drops what several documents would answer, what a document has twice, and what is an example's."""
     shown = set(map(_words, examples))
+    _check_real(queries, real, threshold)
+    queries = [query for query in queries if query.gate is None]
     groups: dict[str, list[WrittenQuery]] = {}
     for query in queries:
         groups.setdefault(_words(query.text), []).append(query)
@@ -415,6 +425,27 @@ def _check_duplicates(queries: Sequence[WrittenQuery], examples: Sequence[str]) 
             elif query is not first:
                 reason = f"It is query {first.id} of the same document."
                 query.drop("duplicates", "twice for its document", reason)
+
+
+def _check_real(queries: Sequence[WrittenQuery], real: Sequence[tuple[str, str]], threshold: float) -> None:
+    """Drops what is nearly a real query of the same document, or a real query of another one."""
+    of_document: dict[str, list[set[str]]] = {}
+    texts: dict[str, set[str]] = {}
+    for text, name in real:
+        words = _words(text)
+        of_document.setdefault(name, []).append(set(units(words)))
+        texts.setdefault(words, set()).add(name)
+    for query in queries if real else ():
+        words = _words(query.text)
+        own = set(units(words))
+        others = of_document.get(query.document_id, [])
+        best = max((len(own & one) / (len(own | one) or 1) for one in others), default=0.0)
+        if query.document_id in texts.get(words, ()) or best >= threshold:
+            reason = f"Its document has a real query like it, similarity {best:.2f}."
+            query.drop("duplicates", "a real query of its document", reason)
+        elif words in texts:
+            reason = f"It is a real query of {sorted(texts[words])[0]}."
+            query.drop("duplicates", "a real query of another document", reason)
 
 
 class _Retrieval:

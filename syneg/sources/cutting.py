@@ -117,6 +117,7 @@ def sample_pairs(
         source.queries.select(rows.tolist()),
         {TRAIN: kept},
         notes=[*source.notes, *notes],
+        written=source.written & kept.keys(),
     )
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from datasets import Dataset
 
 from syneg.errors import InputError, unknown
-from syneg.reading import columns_seen, id_of, json_lines, read_text, reason, text_of
+from syneg.reading import columns_seen, id_of, json_lines, json_object, read_text, reason, text_of
 from syneg.sources.cutting import cut_test
 from syneg.sources.pairs import DocumentColumns, PairsReader, columns_of
 from syneg.sources.readers import (
@@ -37,6 +37,8 @@ from syneg.sources.tables import TAKEN, format_of, plain_name, read_table, rows_
 TEXT_FILES = (".txt", ".md")
 WRITTEN_NOTE = "written.json"
 """The file that tells of a folder that its queries were written by an LLM."""
+WRITTEN_QUERIES = "written.jsonl"
+"""The file beside it that has each written query, which tells them from real ones where there are any."""
 # What `datasets` writes beside its own files.
 _OF_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _SPLIT_WORDS = {
@@ -169,9 +171,7 @@ def _read_folder(folder: Path, skip: bool, query_column: str | None, positive_co
     if beir_file(folder, "queries.jsonl") or qrels_files(folder) or (folder / "qrels").is_dir():
         source = _checked(read_beir(folder), skip)
         if (folder / WRITTEN_NOTE).is_file():
-            source.origin = "written"
-            too = ", those of split test too" if "test" in source.qrels else ""
-            source.notes.append(f"{source.name}: its queries were written by an LLM{too}.")
+            _note_written(source, folder)
         return source
     name = folder.resolve().name
     if corpus is not None:
@@ -189,6 +189,24 @@ def _read_folder(folder: Path, skip: bool, query_column: str | None, positive_co
     endings = sorted({path.suffix or path.name for path in files})
     seen = f"it holds {', '.join(endings)[:100]}" if files else "it is empty"
     raise InputError(f"{folder}: no source: {seen}. {TAKEN} {BEIR_LAYOUT}")
+
+
+def _note_written(source: Source, folder: Path) -> None:
+    """Says of a source which of its queries an LLM wrote: all, or those that the folder names.
+
+    Raises:
+        InputError: Where real ones stand beside them, and the file that tells them apart is missing.
+    """
+    note = folder / WRITTEN_NOTE
+    has_real = bool(json_object(read_text(note), str(note)).get("real_pairs"))
+    source.written = frozenset(source.query_ids)
+    if has_real:
+        path = folder / WRITTEN_QUERIES
+        named = {id_of(record.get("query_id"), "query_id", where) for where, record in json_lines(path)}
+        source.written &= named
+    too = ", those of split test too" if "test" in source.qrels else ""
+    which = f"{len(source.written):,} of its {len(source.query_ids):,}" if has_real else "its"
+    source.notes.append(f"{source.name}: {which} queries were written by an LLM{too}.")
 
 
 def _noting_others(source: Source, files: list[Path], read: list[Path]) -> Source:

@@ -114,7 +114,7 @@ class Source:
         qrels: Judgements by split. Documents alone have none, and no queries.
         skipped: How many judgements of each split named an unknown document or query.
         notes: Lines a person should read, such as what was left out in making it.
-        origin: What its pairs come from: "source", or "written" where an LLM wrote the queries.
+        written: The ids of the queries that an LLM wrote.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Source:
     qrels: dict[str, Qrels]
     skipped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    origin: str = "source"
+    written: frozenset[str] = frozenset()
 
     from_pairs: ClassVar[Callable[..., Source]]
     """Makes a source of pairs in memory: `syneg.sources.loading.source_from_pairs`, which reads them."""
@@ -152,6 +152,16 @@ class Source:
     def blank_queries(self) -> np.ndarray:
         """Which queries have no text, shape (queries,)."""
         return _blank(self.queries, ("text",))
+
+    def origin_of(self, query_id: str) -> str:
+        """Returns what a query's pairs come from: "source", or "written" where an LLM wrote the query."""
+        return "written" if query_id in self.written else "source"
+
+    def written_of(self, split: str) -> str | None:
+        """Returns "written" where an LLM wrote a split's queries, "partly written" for some, else None."""
+        queries = self.judgements(split)
+        count = sum(query in self.written for query in queries) if self.written else 0
+        return None if not count else "written" if count == len(queries) else "partly written"
 
     def judgements(self, split: str) -> Qrels:
         """Returns the qrels of a split.

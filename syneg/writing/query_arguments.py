@@ -110,9 +110,19 @@ class QueryArguments(LLMArguments):
             "as a benchmark demands."
         },
     )
+    with_pairs: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether the real pairs of --split stand in the written source too, to train on both. A "
+            "query that is nearly a real one of its document is then not kept (gate duplicates)."
+        },
+    )
     test_documents: float = field(
         default=0.0,
-        metadata={"help": "Share of the documents whose queries make a split test of written queries."},
+        metadata={
+            "help": "Share of the documents whose queries make a split test of written queries; with "
+            "--with_pairs none of a document that a real pair has."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -129,6 +139,11 @@ class QueryArguments(LLMArguments):
             raise InputError(f"--test_documents {self.test_documents}: must be at least 0 and below 1.")
         if self.positive not in ("document", "passage"):
             raise unknown("value of --positive", self.positive, ("document", "passage"))
+        if self.with_pairs and self.positive == "passage":
+            raise InputError(
+                "--with_pairs and --positive passage: real pairs are of whole documents, which are not in "
+                "the corpus then. Take --positive document."
+            )
         if self.query_kinds is not None:
             self.query_kinds = split_commas(self.query_kinds)
             for kind in self.query_kinds:

@@ -17,6 +17,7 @@ from syneg.errors import InputError
 from syneg.gating.queries import QueryGateArguments
 from syneg.llm.requests import Completion, Request
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, SourceArguments, load_source
+from syneg.sources.cutting import sample_pairs
 from syneg.writing.query_arguments import QueryArguments
 from tests.llm.engines import ScriptedEngine
 from tests.stand_in import tiny_source
@@ -493,3 +494,131 @@ def test_gate_arguments_out_of_range():
     ]:
         with pytest.raises(InputError, match=message):
             QueryGateArguments(**options)
+
+
+def test_real_pairs_stand_beside_what_is_written(source, tmp_path):
+    real = load_source(source)
+    questions = dict(zip(real.queries["id"], real.queries["text"], strict=True))
+    same = {
+        "d0": questions["q0"].upper(),
+        "d1": questions["q1"].replace("?", " please?"),
+        "d2": questions["q3"],
+    }
+
+    def answer(request: Request) -> str:
+        text = same.get(request.positive_id)
+        return json.dumps({"reasoning": "", "query": text}) if text else good(request)
+
+    engine = ScriptedEngine(answer)
+    output = tmp_path / "out"
+    options = {"with_pairs": True, "num_examples": 0, "test_documents": 0.5, "gates": ["duplicates"]}
+    lines = run(source, output, engine, **options)
+    written = load_source(output)
+    kept = {one["query_id"] for one in texts(output, "written.jsonl")}
+    real_queries = set(real.qrels["train"])
+    assert set(written.query_ids) == kept | real_queries and kept == written.written
+    assert {query: written.qrels["train"][query] for query in real_queries} == real.qrels["train"]
+    assert {q["id"]: q["text"] for q in written.queries if q["id"] in real_queries} == {
+        query: questions[query] for query in real_queries
+    }
+    dropped = {one["doc_id"]: one["cause"] for one in texts(output, "dropped.jsonl")}
+    assert dropped == {
+        "d0": "a real query of its document",
+        "d1": "a real query of its document",
+        "d2": "a real query of another document",
+    }
+    # The test split is written, and of no document that a real pair has.
+    assert set(written.qrels["test"]) <= kept and len(written.qrels["test"]) > 10
+    tested = {name for docs in written.qrels["test"].values() for name in docs}
+    trained = {name for docs in written.qrels["train"].values() for name in docs}
+    positives = {name for docs in real.qrels["train"].values() for name in docs}
+    assert not tested & trained and positives <= trained
+    assert written.written_of("test") == "written" and written.written_of("train") == "partly written"
+    # Without real pairs some of these documents are tested on, so that it is the pairs that keep them out.
+    run(source, tmp_path / "without", engine, **{**options, "with_pairs": False})
+    alone = load_source(tmp_path / "without")
+    assert positives & {name for docs in alone.qrels["test"].values() for name in docs}
+    assert alone.written == set(alone.query_ids)
+    # Both are counted.
+    note = json.loads((output / "written.json").read_text())
+    assert note["real_pairs"] == {"queries": 8, "pairs": 11, "splits": ["train"]}
+    assert sum(note["queries"].values()) == len(kept)
+    assert "real pairs: 11 of 8 queries, from split train" in lines
+    assert "8 real queries beside them in split train" in lines
+    assert "beside them stand its 8 real training queries" in (output / "README.md").read_text()
+    (told,) = [note for note in written.notes if "written by an LLM" in note]
+    assert (
+        told
+        == f"out: {len(kept)} of its {len(kept) + 8} queries were written by an LLM, those of split test too."
+    )
+
+
+def test_mined_rows_say_of_each_query_where_it_comes_from(source, tmp_path):
+    run(source, tmp_path / "out", ScriptedEngine(good), with_pairs=True, documents=20, num_examples=2)
+    mined = str(tmp_path / "mined")
+    mine(["--source", str(tmp_path / "out"), "--miners", "bm25", "--output", mined])
+    rows = load_dataset(mined, split="train")
+    kept = {one["query_id"] for one in texts(tmp_path / "out", "written.jsonl")}
+    assert len(kept) > 10 and {(r["query_id"] in kept, r["origin"]) for r in rows} == {
+        (True, "written"),
+        (False, "source"),
+    }
+    real = load_source(source)
+    assert {(r["query_id"], r["positive_id"]) for r in rows if r["origin"] == "source"} == {
+        (query, name) for query, docs in real.qrels["train"].items() for name in docs
+    }
+    # A sample, as of a pilot, knows it still; what is asked of the folder again has the real ones alone.
+    part = sample_pairs(load_source(tmp_path / "out"), "train", 20)
+    assert 0 < len(part.written) < len(part.queries) and part.written <= set(part.query_ids)
+    again = run(tmp_path / "out", tmp_path / "again", ScriptedEngine(good), with_pairs=True, documents=5)
+    assert f"  left out, since they were written themselves: {len(kept)}" in again
+    assert set(load_source(tmp_path / "again").query_ids) - load_source(tmp_path / "again").written == set(
+        real.qrels["train"]
+    )
+
+
+def test_a_document_that_repeats_a_real_positive_is_not_tested_on(tmp_path, monkeypatch):
+    given = corpus(
+        "The river carries the boats of the merchants", *(f"Note {i} on item{i}" for i in range(30))
+    )
+    given.corpus = given.corpus.add_item({"id": "twin", "title": "", "text": given.corpus[0]["text"].upper()})
+    given.queries = Dataset.from_dict({"id": ["a"], "text": ["who carries boats"]}, features=QUERY_FEATURES)
+    given.qrels = {"train": {"a": {"twin": 1}}}
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: given)
+    options = {"num_examples": 0, "gates": ["none"], "test_documents": 0.9, "documents": 31}
+    answer = lambda r: json.dumps({"reasoning": "", "query": f"what of {r.positive_id}"})  # noqa: E731
+    tested = {}
+    for real in (False, True):
+        run(Path("x"), tmp_path / str(real), ScriptedEngine(answer), with_pairs=real, seed=1, **options)
+        qrels = load_source(tmp_path / str(real)).qrels
+        tested[real] = {name for docs in qrels["test"].values() for name in docs}
+    assert tested[False] - tested[True] == {"c0"}, "the positive itself was not drawn, its twin was"
+
+
+def test_real_pairs_that_are_not_to_be_had_are_told_before_anything_is_asked(source, tmp_path, monkeypatch):
+    engine = ScriptedEngine(good)
+    run(source, tmp_path / "written", engine, documents=5, num_examples=0)
+    asked = len(engine.asked)
+    with pytest.raises(InputError, match="all queries of split train were written themselves"):
+        run(tmp_path / "written", tmp_path / "x", engine, with_pairs=True)
+    alone = corpus("The river carries the boats of item1", "The market signals under load at item2")
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: alone)
+    with pytest.raises(InputError, match="these are documents alone"):
+        run(Path("x"), tmp_path / "x", engine, with_pairs=True)
+    named = corpus("The river carries the boats of item1", "The market signals under load at item2")
+    monkeypatch.setattr("syneg.asking.run.source_of", lambda *_: named)
+    named.queries = Dataset.from_dict({"id": ["written:c0:1"], "text": ["boats"]}, features=QUERY_FEATURES)
+    named.qrels = {"train": {"written:c0:1": {"c0": 1}}}
+    with pytest.raises(InputError, match="'written:c0:1' has an id such as written queries have"):
+        run(Path("x"), tmp_path / "x", engine, with_pairs=True)
+    with pytest.raises(InputError, match="Take --positive document"):
+        QueryArguments(with_pairs=True, positive="passage")
+    assert len(engine.asked) == asked and not (tmp_path / "x").exists()
+
+
+def test_a_mixed_source_whose_list_of_written_queries_is_lost_is_refused(source, tmp_path):
+    output = tmp_path / "out"
+    run(source, output, ScriptedEngine(good), with_pairs=True, documents=10)
+    (output / "written.jsonl").unlink()
+    with pytest.raises(InputError, match=r"written\.jsonl"):
+        load_source(output)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 
 from syneg.cli import main
 from syneg.sources import load_source
@@ -61,3 +63,18 @@ def test_a_model_that_is_none_is_told_before_anything_is_asked(words, tmp_path, 
     words[words.index("--model") + 1] = "./none"
     assert main([*words, "--output", str(tmp_path / "out")]) == 2
     assert "no such folder" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_real_pairs_are_trained_on_too_where_they_are_asked_for(words, tmp_path, capsys):
+    source = tiny_source().save(tmp_path / "source")
+    recordings = Path(words[words.index("--recordings") + 1])
+    recordings.write_text(recordings.read_text().replace(".md", "").replace('"doc_id": "', '"doc_id": "d'))
+    words[words.index("--source") + 1] = str(source)
+    assert main([*words, "--output", str(tmp_path / "out"), "--with_pairs", "true"]) == 0
+    printed = capsys.readouterr().out
+    assert "8 real queries beside them in split train" in printed and "source, test, against" in printed
+    origins = Counter(load_dataset(str(tmp_path / "out" / "mined"), split="train")["origin"])
+    assert origins["source"] == 11 and origins["written"] > 30
+    # Two epochs, since some are real; `save_best` measures after each.
+    state = json.loads((tmp_path / "out" / "model" / "trainer_state.json").read_text())
+    assert state["epoch"] == 2.0
