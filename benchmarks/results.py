@@ -31,6 +31,7 @@ from syneg.evaluation.metrics import METRICS, QueryScores, aligned, mean_scores
 from syneg.evaluation.pilot import best_epoch
 from syneg.evaluation.significance import format_p
 from syneg.evaluation.summary import Line, summarise, summary_table
+from syneg.evaluation.verdict import best_arm, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "results"
@@ -45,7 +46,7 @@ _SCHEMA = {
     "epoch": pa.float32(),
     "query_id": pa.dictionary(pa.int32(), pa.string()),
     "shared": pa.bool_(),
-    **dict.fromkeys(METRICS, pa.float32()),
+    **dict.fromkeys(METRICS, pa.float64()),
 }
 _TABLE = re.compile(r"(<!-- table: ([^>]*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -64,7 +65,7 @@ def keep(comparison: str, output: Path) -> None:
             epoch = best_epoch(run.history) if model == BEST else None
             for query in run.queries:
                 values = (run.arm, run.seed, model, epoch, query.query_id, query.query_id in shared)
-                metrics = [round(getattr(query, name), 5) for name in METRICS]
+                metrics = [getattr(query, name) for name in METRICS]
                 for name, value in zip(_SCHEMA, (*values, *metrics), strict=True):
                     columns[name].append(value)
     kept = ("metric", "baseline", "seeds", "evaluated_split", "training", "arms")
@@ -150,6 +151,13 @@ def half_table(name: str, part: str) -> str:
     return summary_table(comparison.select(ids & seen if part == "seen" else ids - seen))
 
 
+def verdict(name: str, pairs: str) -> str:
+    """Returns a pilot's sentence on the gated hybrid arm, and the arm it would have used."""
+    comparison = kept(name)
+    sentence = judge(comparison, "hybrid").sentence(int(pairs))
+    return f"> VERDICT: {sentence} Best arm: {best_arm(comparison)}.\n"
+
+
 def overview(*arms: str) -> str:
     """Returns chosen arms over all sources without overlap: mean, difference from dense, its p."""
     sources = [name for name in SOURCES if (KEPT / f"{name}.parquet").is_file()]
@@ -178,13 +186,15 @@ def tables_of(text: str) -> Iterator[tuple[str, str]]:
 
 
 def made(name: str) -> str:
-    """Returns the table of a name: `arms SOURCE [last]`, `half SOURCE seen|unseen` or `overview ARM ...`.
+    """Returns what stands under a name.
+
+    That is `arms SOURCE [last]`, `half SOURCE seen|unseen`, `overview ARM ...` or `verdict PILOT PAIRS`.
 
     Raises:
         InputError: For another name.
     """
     kind, *words = name.split()
-    makers = {"arms": arms_table, "half": half_table, "overview": overview}
+    makers = {"arms": arms_table, "half": half_table, "overview": overview, "verdict": verdict}
     if kind not in makers:
         raise InputError(f"table {name!r}: no such kind; {', '.join(makers)} are known.")
     return makers[kind](*words)

@@ -376,10 +376,11 @@ def test_what_is_kept_of_a_comparison_makes_its_tables(results, best_and_last, t
     results.keep(str(best_and_last), tmp_path / "food.parquet")
     monkeypatch.setattr(results, "KEPT", tmp_path)
     monkeypatch.setattr(results, "SOURCES", ("food",))
-    best = load_comparison(best_and_last)
-    assert summary_table(results.kept("food", "last")) == summary_table(
-        load_comparison(best_and_last, last=True)
-    )
+    every = {"q0", "q1", "q2", "q3"}
+    # MTEB rounds its means; those of the kept scores are not rounded.
+    best = load_comparison(best_and_last).select(every)
+    last = load_comparison(best_and_last, last=True).select(every)
+    assert summary_table(results.kept("food", "last")) == summary_table(last)
     table = results.made("arms food")
     assert [row.split("|")[1:-2] for row in table.splitlines() if "---" not in row] == [
         row.split("|")[1:-1] for row in summary_table(best).splitlines() if "---" not in row
