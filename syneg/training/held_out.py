@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -30,7 +31,12 @@ HELD_BACK = "held_back"
 
 
 def retrieval_evaluator(
-    source: str, split: str, max_documents: int | None = None, seed: int = 0, batch_size: int = 32
+    source: str,
+    split: str,
+    max_documents: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    precision: torch.dtype | None = None,
 ) -> Any:
     """Returns an evaluator that ranks a source's corpus for a split's queries.
 
@@ -48,6 +54,7 @@ def retrieval_evaluator(
             are then higher than on the whole corpus. None: all.
         seed: Seed of that draw.
         batch_size: Texts encoded at a time.
+        precision: What texts are encoded in by autocast, as training does; None for the weights' own.
 
     Raises:
         InputError: Where the source or the split is missing, or has no judgement above 0.
@@ -72,7 +79,7 @@ def retrieval_evaluator(
     texts = loaded.documents(places)
     queries = {row["id"]: row["text"] for row in loaded.queries if row["id"] in relevant}
     corpus = {ids[i]: text for i, text in zip(places, texts, strict=True)}
-    return _evaluator(queries, corpus, relevant, batch_size, NAME)
+    return _evaluator(queries, corpus, relevant, batch_size, NAME, precision)
 
 
 def hold_back_rows(rows: Any, share: float) -> tuple[Dataset, Dataset]:
@@ -115,7 +122,12 @@ def hold_back_rows(rows: Any, share: float) -> tuple[Dataset, Dataset]:
 
 
 def held_back_evaluator(
-    kept: Dataset, held: Dataset, max_documents: int | None = None, seed: int = 0, batch_size: int = 32
+    kept: Dataset,
+    held: Dataset,
+    max_documents: int | None = None,
+    seed: int = 0,
+    batch_size: int = 32,
+    precision: torch.dtype | None = None,
 ) -> Any:
     """Returns an evaluator that ranks the documents of all rows for the queries of those that are held back.
 
@@ -127,6 +139,7 @@ def held_back_evaluator(
         max_documents: Rank this many documents only: the held-back positives, and others drawn at random.
         seed: Seed of that draw.
         batch_size: Texts encoded at a time.
+        precision: What texts are encoded in by autocast, as training does; None for the weights' own.
     """
     corpus: dict[str, str] = {}
     queries: dict[str, str] = {}
@@ -146,9 +159,8 @@ def held_back_evaluator(
     names = [name for name in others if name not in corpus]
     if max_documents is not None:
         names = random.Random(seed).sample(names, min(max(max_documents - len(corpus), 0), len(names)))
-    return _evaluator(
-        queries, corpus | {name: others[name] for name in names}, relevant, batch_size, HELD_BACK
-    )
+    documents = corpus | {name: others[name] for name in names}
+    return _evaluator(queries, documents, relevant, batch_size, HELD_BACK, precision)
 
 
 def _without_negatives(row: Mapping[str, Any]) -> TrainingRow:
@@ -156,11 +168,23 @@ def _without_negatives(row: Mapping[str, Any]) -> TrainingRow:
 
 
 def _evaluator(
-    queries: dict[str, str], corpus: dict[str, str], relevant: dict[str, set[str]], batch_size: int, name: str
+    queries: dict[str, str],
+    corpus: dict[str, str],
+    relevant: dict[str, set[str]],
+    batch_size: int,
+    name: str,
+    precision: torch.dtype | None,
 ) -> Any:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-    return InformationRetrievalEvaluator(
+    class Evaluator(InformationRetrievalEvaluator):
+        """Encodes in the precision of the training; scores in float32."""
+
+        def embed_inputs(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(model.device.type, dtype=precision, enabled=precision is not None):
+                return super().embed_inputs(model, *args, **kwargs).float()
+
+    return Evaluator(
         queries=queries,
         corpus=corpus,
         relevant_docs=relevant,

@@ -143,6 +143,7 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     Raises:
         InputError: For a model, data set or argument that cannot be used.
     """
+    import torch
     from sentence_transformers.sentence_transformer.evaluation import SequentialEvaluator
     from transformers import EarlyStoppingCallback, set_seed
 
@@ -175,6 +176,7 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         document_prompt=script.document_prompt,
         empty_rows=script.empty_rows,
     )
+    precision = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     if script.held_out is not None:
         kwargs["evaluator"] = retrieval_evaluator(
             script.held_out,
@@ -182,12 +184,18 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
             script.held_out_documents,
             training.seed,
             training.per_device_eval_batch_size,
+            precision,
         )
         if not script.save_best:
             choose_metric(training, kwargs["evaluator"])
     if script.save_best:
         by = held_back_evaluator(
-            dataset, held, script.held_out_documents, training.seed, training.per_device_eval_batch_size
+            dataset,
+            held,
+            script.held_out_documents,
+            training.seed,
+            training.per_device_eval_batch_size,
+            precision,
         )
         keep_best(training)
         choose_metric(training, by, HELD_BACK)

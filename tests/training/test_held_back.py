@@ -1,6 +1,7 @@
 """Rows that are held back to choose the best epoch by."""
 
 import pytest
+import torch
 from datasets import Dataset
 
 from syneg.errors import InputError
@@ -77,6 +78,20 @@ def test_the_best_epoch_on_what_is_held_back_is_kept_by_one_flag(tiny_model_path
     assert trainer.report.metrics["after"]["nDCG@10"] == pytest.approx(max(measured))
     before = trainer.report.metrics["before"]["nDCG@10"]
     assert ("nDCG@10" in capsys.readouterr().out) == (max(measured) < before)
+
+
+def test_texts_are_encoded_in_the_precision_of_the_training(tiny_model_path, tmp_path):
+    rows = make_dataset(60).map(lambda row: {"query": " ".join(row["positive"].split()[:2])})
+    rows.to_parquet(tmp_path / "rows" / "train-00000-of-00001.parquet")
+    script = TrainArguments(tiny_model_path, str(tmp_path / "rows"), save_best=0.3)
+    embeddings = []
+    for bf16 in (False, True):
+        trainer = make_trainer(script, arguments(tmp_path, bf16=bf16))
+        model = trainer.model.eval()
+        exact = model.encode(rows["query"], convert_to_tensor=True)
+        embeddings.append(trainer.evaluator.embed_inputs(model, rows["query"]))
+        assert embeddings[-1].dtype == exact.dtype and torch.allclose(embeddings[-1], exact, atol=0.05)
+        assert torch.equal(embeddings[-1], exact) == (not bf16)
 
 
 def test_a_model_that_became_worse_is_told_in_a_line(tiny_model_path, tmp_path, capsys):
