@@ -59,7 +59,7 @@ def test_a_recipe_has_what_its_data_set_and_its_backbone_say():
         )
 
     bge, of_bge = parse("msmarco/bge-large.yaml")
-    assert (bge.model, bge.max_length, bge.mixture) == ("BAAI/bge-large-en-v1.5", 160, "synthetic=1,dense=2")
+    assert (bge.model, bge.max_length, bge.mixture) == ("BAAI/bge-large-en-v1.5", 160, "dense=3")
     assert (of_bge.temperature, of_bge.learning_rate, of_bge.num_train_epochs) == (0.017, 5e-6, 1)
     assert bge.document_prompt == "" and bge.query_prompt.endswith("passages: ")
     lora, of_lora = parse("quora/qwen3-embedding-0.6b-lora.yaml")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from syneg.errors import InputError
+from syneg.rows import SYNTHETIC
 from syneg.training.columns import Columns, TrainingRow, read_row, text_id
 from syneg.training.instances import Instances, keys_of_ids, keys_of_texts, keys_of_words
 from syneg.training.mixing import Draw, Mixture
@@ -216,9 +217,12 @@ class SyNegCollator:
             forbidden={row.query, row.positive},
         )
         if self.mixture.asks_for_negatives and not draw.negatives and self.empty_rows == "error":
+            only = any(one.source == SYNTHETIC for one in candidates)
+            hint = f"It has {SYNTHETIC} ones: name them, as in --mixture {SYNTHETIC}=1. " if only else ""
             raise InputError(
                 f"row {row.identity!r} has no negative, but the mixture '{self.mixture}' asks for some. "
-                "Leave such rows out, or train them on in-batch negatives alone with --empty_rows in_batch."
+                f"{hint}Leave such rows out, or train them on in-batch negatives alone with --empty_rows "
+                "in_batch."
             )
         return draw
 

@@ -78,7 +78,8 @@ class Mixture:
     """How many negatives of each source one instance gets (PAPER: hybrid mixing, instance level).
 
     What is short falls back: first on the other listed sources, in their order, then on any source the
-    row has. What falls back and what is missing altogether is counted (`Draw`).
+    row has but "synthetic", which is drawn from where it is listed only. What falls back and what is
+    missing altogether is counted (`Draw`).
 
     Args:
         counts: Number by source, as in ``{"synthetic": 1, "dense": 2}``. Empty: no negatives of its own,
@@ -270,7 +271,8 @@ class Mixture:
             lacking += [source] * (count - len(group[:count]))
             del group[:count]
         listed = [source for source in self.shares if source in groups]
-        others = sorted(set(groups) - set(listed))
+        # What an LLM wrote is trained on where it is asked for, and never in place of something else.
+        others = sorted(set(groups) - {*listed, SYNTHETIC})
         spare = [candidate for source in [*listed, *others] for candidate in groups[source]]
         draw.negatives += spare[: len(lacking)]
         draw.fallback = Counter(lacking[: len(spare)])

@@ -109,6 +109,7 @@ def test_command_line_stops_by_default(tiny_model, tiny_model_path, tmp_path, ca
         str(tmp_path / "out"),
     ]
     words += ["--max_steps", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+    words += ["--mixture", "synthetic=1,dense=2"]
     assert main(words) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "guard" in errors[0]

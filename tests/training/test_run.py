@@ -7,7 +7,7 @@ from sentence_transformers import SentenceTransformer
 
 from syneg.commands.train import main
 from syneg.errors import InputError
-from syneg.rows import FEATURES
+from syneg.rows import FEATURES, make_negative, make_row
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.run import TrainArguments, load_model, make_trainer, measure, run
 
@@ -30,7 +30,8 @@ def arguments(tmp_path, **options):
 @pytest.mark.parametrize("merge", [False, True])
 @pytest.mark.parametrize("cache", ["never", "always"])
 def test_lora_trains_saves_and_loads(tiny_model_path, rows, tmp_path, merge, cache):
-    what = TrainArguments(tiny_model_path, rows, lora_rank=4, lora_merge=merge)
+    mixture = "synthetic=1,dense=2"
+    what = TrainArguments(tiny_model_path, rows, mixture=mixture, lora_rank=4, lora_merge=merge)
     folder = run(what, arguments(tmp_path, gradient_cache=cache, chunk_tokens=64))
     assert bool(list(folder.rglob("adapter_model.safetensors"))) is not merge
     loaded = SentenceTransformer(str(folder), device="cpu").encode(["ba be bi"])
@@ -126,3 +127,27 @@ def test_pooling_is_replaced(tiny_model_path):
 def test_four_bit_says_what_it_needs(tiny_model_path):
     with pytest.raises(InputError, match="lora_rank"):
         load_model(TrainArguments(tiny_model_path, "", quantize="4bit"))
+
+
+def test_synthetic_negatives_are_trained_on_where_they_are_named(tiny_model_path, tmp_path, caplog):
+    texts = {"dense": ("ba be", "ba bi"), "synthetic": ("be bi", "bi be")}
+    negatives = [make_negative(text, source) for source, two in texts.items() for text in two]
+    both = [make_row(f"q{i}", f"ba {i}", f"d{i}", f"bo {i}", negatives) for i in range(4)]
+    Dataset.from_list(both, features=FEATURES).to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
+    for mixture, drawn in ((None, {"dense": 8}), ("synthetic=1,dense=2", {"dense": 8, "synthetic": 4})):
+        caplog.clear()
+        given = {} if mixture is None else {"mixture": mixture}
+        trainer = make_trainer(
+            TrainArguments(tiny_model_path, str(tmp_path / "rows"), **given),
+            arguments(tmp_path, max_steps=1, guard="off"),
+        )
+        told = [record.getMessage() for record in caplog.records if "leaves out" in record.getMessage()]
+        assert len(told) == (mixture is None)
+        trainer.train()
+        # Two dense ones a row, and what is short does not come of what an LLM wrote.
+        assert trainer.report.drawn == drawn
+    only = [dict(row, negatives=[one for one in negatives if one["source"] == "synthetic"]) for row in both]
+    Dataset.from_list(only, features=FEATURES).to_parquet(tmp_path / "only/train-00000-of-00001.parquet")
+    trainer = make_trainer(TrainArguments(tiny_model_path, str(tmp_path / "only")), arguments(tmp_path))
+    with pytest.raises(InputError, match=r"has no negative.*It has synthetic ones: .*--mixture synthetic=1"):
+        trainer.train()
