@@ -195,7 +195,7 @@ def write_configurations(
                         values.pop("dataset_config", None)
                 path = write_configuration(folder, values)
                 training, _ = parse_configuration(path)
-                Mixture.parse(training.mixture)
+                Mixture.parse(training.mixture or "none")
                 rows = training.dataset, training.dataset_config, training.split
                 if read and wanted and rows not in found:
                     load_rows(training)

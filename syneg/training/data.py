@@ -109,7 +109,8 @@ def _check_columns(dataset: Dataset, collator: SyNegCollator) -> None:
     if missing and len(wanted) == 1:
         raise InputError(
             f"mixture '{collator.mixture}': no row has a negative of source {missing[0]!r} "
-            f"(found: {', '.join(sorted(sources or ())) or 'none'})."
+            f"(found: {', '.join(sorted(sources or ())) or 'none'}). Name what there is, as in "
+            f"--mixture {min(sources or (), default='none')}{'=1' if sources else ''}."
         )
     empty = (counts == 0).nonzero()[0]
     if collator.empty_rows == "error" and len(empty):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from syneg.errors import InputError
 from syneg.evaluation.metrics import worse_line
-from syneg.rows import SYNTHETIC
+from syneg.rows import MIRROR, SYNTHETIC
+from syneg.training.mixing import ANONYMOUS, Mixture
 
 if TYPE_CHECKING:
     from syneg.training.arguments import ContrastiveArguments
-    from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
 
 logger = logging.getLogger(__name__)
@@ -35,12 +35,13 @@ class TrainArguments:
     split: str = field(default="train", metadata={"help": "The data set's split."})
     streaming: bool = field(default=False, metadata={"help": "Whether to stream the data set."})
     max_rows: int | None = field(default=None, metadata={"help": "Train on the first so many rows only."})
-    mixture: str = field(
-        default="dense=3",
+    mixture: str | None = field(
+        default=None,
         metadata={
-            "help": "Negatives an instance: dense=3; synthetic=1,dense=2 (the paper's); none; all; "
-            "pure:synthetic=3; ratio:synthetic=0.7,dense=1,total=4; direct:synthetic=1,dense=2,total=3. What "
-            "a row lacks is drawn from its other mined ones."
+            "help": "Negatives an instance: dense=3 (if null; of another miner where rows have none of that "
+            "one's); synthetic=1,dense=2 (the paper's); none; all; pure:synthetic=3; "
+            "ratio:synthetic=0.7,dense=1,total=4; direct:synthetic=1,dense=2,total=3. What a row lacks is "
+            "drawn from its other mined ones."
         },
     )
     negative_order: Literal["random", "easy_to_hard", "hard_to_easy"] = field(
@@ -163,16 +164,20 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         keep_best,
         retrieval_evaluator,
     )
-    from syneg.training.mixing import Mixture
     from syneg.training.trainer import ContrastiveTrainer
 
     if not training.output_dir:
         raise InputError("--output is missing: the folder to write.")
-    mixture = Mixture.parse(script.mixture, order=script.negative_order, rise=script.synthetic_rise)
+    # What is wrong in it is said before anything is loaded.
+    Mixture.parse(script.mixture or "none", order=script.negative_order, rise=script.synthetic_rise)
     # Before the model is loaded: new adapters start from random numbers.
     set_seed(training.seed)
     dataset = load_rows(script)
-    _tell_what_is_left_out(mixture, dataset)
+    found = _sources_of(dataset)
+    mixture = Mixture.parse(
+        script.mixture or _mined_mixture(found), order=script.negative_order, rise=script.synthetic_rise
+    )
+    _tell_what_is_left_out(mixture, found)
     if script.save_best:
         dataset, held = hold_back_rows(dataset, script.save_best)
     model = load_model(script)
@@ -218,13 +223,24 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     return trainer
 
 
-def _tell_what_is_left_out(mixture: Mixture, rows: Any) -> None:
+def _sources_of(rows: Any) -> set[str]:
     from syneg.training.columns import read_row
 
-    if mixture.kind == "all" or SYNTHETIC in mixture.sources or not mixture.sources:
+    first = itertools.islice(rows, _LOOKED_AT)
+    return {candidate.source for row in first for candidate in read_row(row).candidates}
+
+
+def _mined_mixture(found: set[str]) -> str:
+    mined = [source for source in ("dense", "bm25", "random") if source in found]
+    others = sorted(found - {SYNTHETIC, MIRROR, ANONYMOUS})
+    # Texts without a source stand in for any.
+    return f"{next(iter([*mined, *others]), 'dense')}=3"
+
+
+def _tell_what_is_left_out(mixture: Mixture, found: set[str]) -> None:
+    if SYNTHETIC not in found or SYNTHETIC in mixture.sources or mixture.kind == "all":
         return
-    first = list(itertools.islice(rows, _LOOKED_AT))
-    if any(one.source == SYNTHETIC for row in first for one in read_row(row).candidates):
+    if mixture.sources and found - {SYNTHETIC}:
         logger.warning(
             "the rows have synthetic negatives, which the mixture %s leaves out. Beside mined ones they have "
             "brought nothing on the sources measured (RESULTS.md); to train on them: --mixture "

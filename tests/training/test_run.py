@@ -148,6 +148,15 @@ def test_synthetic_negatives_are_trained_on_where_they_are_named(tiny_model_path
         assert trainer.report.drawn == drawn
     only = [dict(row, negatives=[one for one in negatives if one["source"] == "synthetic"]) for row in both]
     Dataset.from_list(only, features=FEATURES).to_parquet(tmp_path / "only/train-00000-of-00001.parquet")
-    trainer = make_trainer(TrainArguments(tiny_model_path, str(tmp_path / "only")), arguments(tmp_path))
-    with pytest.raises(InputError, match=r"has no negative.*It has synthetic ones: .*--mixture synthetic=1"):
-        trainer.train()
+    with pytest.raises(
+        InputError, match=r"'dense=3': no row .* \(found: synthetic\). .*--mixture synthetic=1"
+    ):
+        make_trainer(TrainArguments(tiny_model_path, str(tmp_path / "only")), arguments(tmp_path))
+
+
+def test_three_of_another_miner_where_there_is_no_dense_one(tiny_model_path, tmp_path):
+    negatives = [make_negative(text, "bm25") for text in ("ba be", "ba bi", "be bi", "bi be")]
+    rows = [make_row(f"q{i}", f"ba {i}", f"d{i}", f"bo {i}", negatives) for i in range(4)]
+    Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
+    trainer = make_trainer(TrainArguments(tiny_model_path, str(tmp_path / "rows")), arguments(tmp_path))
+    assert str(trainer.data_collator.mixture) == "bm25=3"
