@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -270,6 +271,10 @@ def source_part(source: Source, split: str, stages: Sequence[Stage]) -> Part:
         "judgements_skipped": skipped,
         "notes": source.notes,
     }
+    if source.written:
+        facts["origins"] = dict(
+            Counter(source.origin_of(pair) for pair in source.query_ids[pairs.query_rows])
+        )
     line = f"{split} of {source.name}: {len(pairs):,} pairs, {len(source.corpus):,} documents"
     if TEST in source.qrels and split != TEST and (overlap := shared_judgements(source, TEST, split)).shared:
         facts["overlap"] = [str(overlap)]
@@ -568,6 +573,7 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
                 # Without the figures of the last run, which differ between equal builds.
                 report = {k: v for k, v in reports[part.split][stage.name].items() if k != "run"}
                 told.setdefault(stage.name, {})[part.split] = report
+    origins = {part.split: part.facts["origins"] for part in parts if "origins" in part.facts}
     notes = dict.fromkeys(note for part in parts for note in part.facts.get("notes", ()))
     limits = [
         line
@@ -576,6 +582,7 @@ def complete_card(card: DatasetCardInfo, parts: Sequence[Part], reports: dict[st
         if isinstance(stage, Rows) and (line := stage.limit(part.split))
     ]
     limits += [line for part in parts for line in part.facts.get("overlap", [])]
+    told |= {"origins": origins} if origins else {}
     told |= {"left_out": [*card.left_out, *notes], "limits": [*card.limits, *limits]}
     return dataclasses.replace(card, **told)
 

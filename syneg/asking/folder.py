@@ -15,8 +15,8 @@ from syneg.gating.queries import WrittenQuery
 from syneg.hub.folders import check_output
 from syneg.hub.replacing import clear_leftovers, disk_errors, move_into_place, try_lock
 from syneg.sources import Source
-from syneg.sources.loading import WRITTEN_NOTE as NOTE
-from syneg.sources.loading import WRITTEN_QUERIES
+from syneg.sources.source import WRITTEN_NOTE as NOTE
+from syneg.sources.source import WRITTEN_QUERIES
 
 _DROPPED, _CARD = "dropped.jsonl", "README.md"
 _OURS = {

@@ -75,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = run(arguments.model, arguments.model_name)
     output = Path(arguments.output)
     table = output / "table.md"
-    written = source.written_of(where.split) if source is not None else None
-    kind = f" ({written})" if written else ""
-    rows = [(f"{s.task}, {s.split}{kind}", s) for s in results]
+    rows = [(f"{s.task}, {s.split}", s) for s in results]
     print(markdown_table(rows, name="task", path=table), end="")
     for scores in results:
         print(f"{scores.path}\n{scores.queries_path}")
@@ -93,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for scores in results:
             before = read_queries(only_other(earlier[scores.queries_path.name], scores.queries_path))
             after = read_queries(scores.queries_path)
-            print(f"\n{scores.task}, {scores.split}{kind}, against {arguments.baseline}")
+            print(f"\n{scores.task}, {scores.split}, against {arguments.baseline}")
             print(before_after_table(before, after), end="")
             worse = worse_line(mean_scores(before), mean_scores(after))
             if worse:
@@ -116,5 +114,5 @@ def _print_halves(source: Source, scores: Scores, path: Path) -> None:
         for label, part in overlap.halves().items()
     }
     print(f"\n{overlap}")
-    print(markdown_table(rows, name="queries", path=path), end="")
+    print(markdown_table(rows, name=f"queries of {scores.task}", path=path), end="")
     print(path)

@@ -123,7 +123,8 @@ def _prepare(
     }
     length = encoding.max_length or arguments.training.get("max_length")
     before = fingerprint({"model": arguments.model, "max_length": length}, *marks)
-    _write_settings(arguments, where, split, {run_key(*key): mark for key, mark in expected.items()}, before)
+    fingerprints = {run_key(*key): mark for key, mark in expected.items()}
+    _write_settings(arguments, where, split, source.written_of(split), fingerprints, before)
     if read_run(output / "runs" / ZERO_SHOT, output, before) is None:
         _evaluate_before(shared, arguments.model, length, before)
     return shared, expected
@@ -237,6 +238,7 @@ def _write_settings(
     arguments: CompareArguments,
     where: EvaluationSourceArguments,
     split: str,
+    written: str | None,
     fingerprints: dict[str, str],
     before: str,
 ) -> None:
@@ -244,6 +246,7 @@ def _write_settings(
         **dataclasses.asdict(where),
         "held_back": arguments.held_back,
         "evaluated_split": split,
+        "written": written,
         "model": arguments.model,
         "dataset": arguments.dataset,
         "training": arguments.training,

@@ -43,7 +43,8 @@ class Comparison:
     """What was compared, and every finished run.
 
     Attributes:
-        settings: source, split, held_back, model, baseline, metric, arms (name -> changes), training.
+        settings: source, split, held_back, written (what an LLM's queries are called, or None), model,
+            baseline, metric, arms (name -> changes), training.
         zero_shot: The model before training.
         arms: Arm -> its runs, in the order of the seeds.
         unfinished: Runs that are missing: arm and seed.
@@ -53,6 +54,12 @@ class Comparison:
     zero_shot: Run
     arms: dict[str, list[Run]]
     unfinished: list[tuple[str, int]]
+
+    @property
+    def heading(self) -> str:
+        """What the metric is called in tables, with "(written)" where an LLM wrote the queries."""
+        name, kind = METRICS[self.settings["metric"]], self.settings.get("written")
+        return f"{name} ({kind})" if kind else name
 
     def select(self, query_ids: Collection[str]) -> Comparison:
         """Returns the comparison on these queries alone, of which there must be one."""

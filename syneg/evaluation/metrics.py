@@ -77,6 +77,11 @@ def mean_scores(queries: Iterable[QueryScores]) -> dict[str, float]:
     return {metric: fmean(getattr(query, metric) for query in scores) for metric in METRICS}
 
 
+def is_written(task: str) -> bool:
+    """Returns whether a task's name says that an LLM wrote its queries, as "docs (written)" does."""
+    return task.endswith("written)")
+
+
 def worse_line(before: Mapping[str, float], after: Mapping[str, float]) -> str | None:
     """Returns one line that says on which metrics a model is worse than before training; None where on none.
 

@@ -178,6 +178,7 @@ class Pilot:
             "arm": verdict.arm,
             "baseline": verdict.baseline,
             "metric": verdict.metric,
+            "written": settings.get("written"),
             "difference": verdict.difference.mean,
             "interval": [verdict.difference.low, verdict.difference.high],
             "p": verdict.p_value,

@@ -104,7 +104,7 @@ def summary_table(comparison: Comparison) -> str:
     """Returns the results as a Markdown table."""
     metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
     others = [METRICS[name] for name in METRICS if name != metric]
-    headings = ["arm", "seeds", METRICS[metric], *others, f"Δ vs {baseline}", "95% interval", "p (Holm)"]
+    headings = ["arm", "seeds", comparison.heading, *others, f"Δ vs {baseline}", "95% interval", "p (Holm)"]
     cells = [headings]
     for line in summarise(comparison):
         spread = line.spreads[metric]
@@ -126,7 +126,9 @@ def summary_table(comparison: Comparison) -> str:
 
 def work_notes(comparison: Comparison) -> list[str]:
     """Returns what a reader must know before comparing: unequal work, what is missing or unfinished."""
-    notes = []
+    kind = comparison.settings.get("written")
+    told = f"Evaluated on queries that an LLM wrote ({kind}): they favour what resembles the writer."
+    notes = [told] if kind else []
     runs = [run for arm in comparison.arms.values() for run in arm]
     work = work_of(comparison)
     for what in ("steps", "rows", "instances"):

@@ -84,8 +84,16 @@ class SourceRetrieval(AbsTaskRetrieval):
         self.data_loaded = True
 
 
-def task_name(source: Source) -> str:
-    """Returns the name of a source's task: its own, made fit for a file and no other MTEB task's."""
+def task_name(source: Source, split: str) -> str:
+    """Returns the name of a source's task: its own, made fit for a file and no other MTEB task's.
+
+    Where an LLM wrote the split's queries the name says so, and with it every file and table: "(written)".
+    """
+    kind = source.written_of(split)
+    return f"{_plain_name(source)} ({kind})" if kind else _plain_name(source)
+
+
+def _plain_name(source: Source) -> str:
     name = re.sub(r"[^\w.-]+", "-", source.name).strip("-.") or "source"
     try:
         mteb.get_task(name)
@@ -113,9 +121,9 @@ def source_revision(source: Source) -> str:
 
 def _metadata(source: Source, split: str) -> TaskMetadata:
     return TaskMetadata(
-        name=task_name(source),
+        name=task_name(source, split),
         # `path` is what MTEB would download; the data is in place before it looks.
-        dataset={"path": f"local/{task_name(source)}", "revision": source_revision(source)},
+        dataset={"path": f"local/{_plain_name(source)}", "revision": source_revision(source)},
         description=f"The source {source.name}.",
         type="Retrieval",
         category="t2t",

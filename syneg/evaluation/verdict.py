@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from syneg.errors import InputError
-from syneg.evaluation.metrics import METRICS
 from syneg.evaluation.significance import Difference, format_interval, format_p
 from syneg.evaluation.summary import Line, query_means, summarise
 
@@ -33,6 +32,7 @@ class Verdict:
         arm: The arm.
         baseline: What it is compared with.
         metric: MTEB's name of the metric.
+        heading: What it is called, with "(written)" where an LLM wrote the queries.
         difference: The arm's mean less the baseline's, over the same queries.
         p_value: Its p-value, corrected for all arms of the comparison.
         queries: Queries that were evaluated.
@@ -46,6 +46,7 @@ class Verdict:
     arm: str
     baseline: str
     metric: str
+    heading: str
     difference: Difference
     p_value: float
     queries: int
@@ -65,7 +66,7 @@ class Verdict:
         Args:
             pairs: Pairs of the pilot, those that were trained on and those that were evaluated.
         """
-        metric, found = METRICS[self.metric], self.difference
+        metric, found = self.heading, self.difference
         sure = f"({self._interval()}p {format_p(self.p_value)}; better in {self._seeds()})"
         to_tell = self.pairs_to_tell(pairs)
         if self.word == UNDECIDED:
@@ -122,6 +123,7 @@ def judge(comparison: Comparison, arm: str) -> Verdict:
         arm,
         baseline,
         metric,
+        comparison.heading,
         line.difference,
         line.corrected_p,
         len(delta),

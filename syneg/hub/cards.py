@@ -112,6 +112,7 @@ class DatasetCardInfo:
         repo_id: Where it is to be published, for the loading examples.
         version: Version of the data set; its revision on the Hub is tagged ``v<version>``.
         source: The source it was made from, as given to `load_source`.
+        origins: Pairs of each split by origin, where an LLM wrote queries: {"train": {"written": 30}}.
         left_out: What of the source is in no row, a line each, as in "3 documents without text".
         source_datasets: Hub ids of the data sets it derives from, for the YAML.
         licence: Licence identifier of the Hub, as in "apache-2.0" or "other".
@@ -140,6 +141,7 @@ class DatasetCardInfo:
     repo_id: str | None = None
     version: str | None = None
     source: str | None = None
+    origins: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     source_datasets: list[str] = field(default_factory=list)
     licence: str | None = None
@@ -215,7 +217,7 @@ def size_category(rows: int) -> str:
 def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
     sizes = {
         config: [
-            {"name": name, "rows": split.num_examples, "bytes": sum(split.files.values())}
+            {"name": name + _kind(info, name), "rows": split.num_examples, "bytes": sum(split.files.values())}
             for name, split in splits.items()
         ]
         for config, splits in folder.configs.items()
@@ -242,6 +244,14 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
         "limits": [*info.limits, *_limits(info)],
         "citation": Markup(CITATION),
     }
+
+
+def _kind(info: DatasetCardInfo, split: str) -> str:
+    """Returns what stands behind a split's name where an LLM wrote its queries, or some of them."""
+    origins = info.origins.get(split, {})
+    if "written" not in origins:
+        return ""
+    return " (written)" if len(origins) == 1 else " (partly written)"
 
 
 def _summary(info: DatasetCardInfo) -> str:
@@ -278,6 +288,7 @@ def _tables(info: DatasetCardInfo, splits: set[str]) -> dict[str, Mapping[str, A
     margins = {name: str(value) for name, value in info.margins.items() if value is not None}
     tables: dict[str, Mapping[str, Any]] = {"Source and models": made, "Margins": margins}
     reports = {
+        "Pairs by origin": info.origins,
         "Mining": info.mining,
         "Attributes": info.attributes,
         "Generation": info.generation,
@@ -306,6 +317,11 @@ def _limits(info: DatasetCardInfo) -> list[str]:
             "Synthetic and mined texts can be told apart by style; train with both in each instance, or a "
             "model may learn that style instead of relevance.",
         ]
+    if info.origins:
+        limits.append(
+            "Queries of origin written were written by an LLM and not asked by people; figures on them "
+            "favour what resembles the writer."
+        )
     if not info.licence:
         limits.append("No licence is stated; the source's terms apply to its texts.")
     return limits

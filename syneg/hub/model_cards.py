@@ -15,7 +15,7 @@ from markupsafe import Markup
 from yaml import YAMLError
 
 from syneg.errors import InputError
-from syneg.evaluation.metrics import METRICS
+from syneg.evaluation.metrics import METRICS, is_written
 from syneg.hub.cards import CITATION, card_environment, code
 
 TAGS = ("syneg", "sentence-transformers", "dense-retrieval", "hard-negatives")
@@ -254,6 +254,10 @@ def _limits(info: ModelCardInfo) -> list[str]:
     ]
     if info.results:
         limits.append("Scores are of one training run; runs with other seeds differ.")
+    if any(is_written(result.task) for result in info.results):
+        limits.append(
+            "Scores marked (written) are on queries that an LLM wrote; they favour what resembles the writer."
+        )
     if any(result.split == "train" for result in info.results):
         limits.append("A score on a train split says nothing of texts that the model has not seen.")
     return limits

@@ -31,14 +31,19 @@ from syneg.sources.readers import (
     read_mteb,
     text_record,
 )
-from syneg.sources.source import CORPUS_FEATURES, QUERY_FEATURES, TRAIN, Qrels, Source, SourceArguments
+from syneg.sources.source import (
+    CORPUS_FEATURES,
+    QUERY_FEATURES,
+    TRAIN,
+    WRITTEN_NOTE,
+    WRITTEN_QUERIES,
+    Qrels,
+    Source,
+    SourceArguments,
+)
 from syneg.sources.tables import TAKEN, format_of, plain_name, read_table, rows_in_memory
 
 TEXT_FILES = (".txt", ".md")
-WRITTEN_NOTE = "written.json"
-"""The file that tells of a folder that its queries were written by an LLM."""
-WRITTEN_QUERIES = "written.jsonl"
-"""The file beside it that has each written query, which tells them from real ones where there are any."""
 # What `datasets` writes beside its own files.
 _OF_DATASETS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _SPLIT_WORDS = {

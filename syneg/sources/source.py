@@ -25,6 +25,10 @@ Qrels = dict[str, dict[str, float]]
 """query id -> document id -> relevance; above 0 is relevant. Whole numbers are held as int."""
 
 TRAIN, TEST = "train", "test"
+WRITTEN_NOTE = "written.json"
+"""The file that tells of a folder that its queries were written by an LLM."""
+WRITTEN_QUERIES = "written.jsonl"
+"""The file beside it that has each written query, which tells them from real ones where there are any."""
 
 _BLANK = r"^[\s\p{Z}\p{Cc}\p{Cf}]*$"
 """Texts in which nothing is seen, for Arrow's RE2: blanks, controls, marks of no width."""
@@ -212,7 +216,7 @@ class Source:
         return self.blank_queries[query_rows] | self.blank_documents[positive_rows]
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the source as a BEIR folder and returns its path.
+        """Writes the source as a BEIR folder, with which queries an LLM wrote, and returns its path.
 
         Raises:
             InputError: For an id that would break a line of the qrels; nothing is written then.
@@ -234,6 +238,11 @@ class Source:
                     for q, docs in qrels.items()
                     for d, s in docs.items()
                 )
+        if self.written:
+            real = len(self.query_ids) - len(self.written)
+            note = {"origin": "written", "real_pairs": {"queries": real} if real else None}
+            (folder / WRITTEN_NOTE).write_text(json.dumps(note) + "\n", encoding="utf-8")
+            _write_jsonl(folder / WRITTEN_QUERIES, ({"query_id": name} for name in sorted(self.written)))
         return folder
 
     def check_ids(self) -> None:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from syneg.errors import InputError
 from syneg.evaluation.metrics import METRICS
 from syneg.rows import MIRROR, SYNTHETIC
-from syneg.sources import load_source
+from syneg.sources import Source, load_source
 from syneg.sources.cutting import held_back, joined_names
 from syneg.text import text_keys
 from syneg.training.columns import TrainingRow, read_row
@@ -31,7 +31,7 @@ HELD_BACK = "held_back"
 
 
 def retrieval_evaluator(
-    source: str,
+    source: str | Source,
     split: str,
     max_documents: int | None = None,
     seed: int = 0,
@@ -48,7 +48,7 @@ def retrieval_evaluator(
     `EarlyStoppingCallback` can go.
 
     Args:
-        source: What `load_source` takes.
+        source: A source, or what `load_source` takes.
         split: The split whose queries are asked; not the one that is trained on.
         max_documents: Rank this many documents only: all judged ones, and others drawn at random. Figures
             are then higher than on the whole corpus. None: all.
@@ -59,14 +59,14 @@ def retrieval_evaluator(
     Raises:
         InputError: Where the source or the split is missing, or has no judgement above 0.
     """
-    loaded = load_source(source)
+    loaded = load_source(source) if isinstance(source, str) else source
     judged = {
         query: {document for document, relevance in documents.items() if relevance > 0}
         for query, documents in loaded.judgements(split).items()
     }
     relevant = {query: documents for query, documents in judged.items() if documents}
     if not relevant:
-        raise InputError(f"{source}: split {split!r} has no judgement above 0, so nothing to measure.")
+        raise InputError(f"{loaded.name}: split {split!r} has no judgement above 0, so nothing to measure.")
     ids = loaded.document_ids
     places = list(range(len(ids)))
     if max_documents is not None and max_documents < len(ids):
@@ -224,6 +224,13 @@ def choose_metric(args: ContrastiveArguments, evaluator: Any, name: str = NAME) 
     if args.metric_for_best_model in (None, "loss"):
         args.metric_for_best_model = f"eval_{name}_cosine_ndcg@10"
         args.greater_is_better = True
+
+
+def written_kind(rows: Dataset) -> str:
+    """Returns " (written)" where an LLM wrote the queries of rows, " (partly written)" for some, else ""."""
+    origins = rows["origin"][:] if "origin" in rows.column_names else []
+    count = sum(origin == "written" for origin in origins)
+    return "" if not count else " (written)" if count == len(origins) else " (partly written)"
 
 
 def summary(metrics: dict[str, float]) -> dict[str, float]:

@@ -33,6 +33,7 @@ class TrainingReport:
         dataset: What the rows were loaded from, for the card.
         processes: How many processes trained.
         metrics: Retrieval metrics for the card, by "before", "after" or another name.
+        measured_on: What they were measured on, for the card; "(written)" where an LLM wrote the queries.
         guard: What the guard counted before the first step; None where it was off.
     """
 
@@ -41,6 +42,7 @@ class TrainingReport:
     dataset: str = ""
     processes: int = 1
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    measured_on: str = ""
     guard: Above | None = None
     instances: int = 0
     drawn: Counter[str] = field(default_factory=Counter)

@@ -142,7 +142,7 @@ def measure(trainer: ContrastiveTrainer, when: str) -> None:
     metrics[when] = summary(trainer.evaluate())
     worse = worse_line(metrics["before"], metrics["after"]) if {"before", "after"} <= metrics.keys() else None
     if worse and trainer.is_world_process_zero():
-        print(worse)
+        print(f"{worse} Measured on: {trainer.report.measured_on}.")
 
 
 def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:
@@ -155,6 +155,7 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     from sentence_transformers.sentence_transformer.evaluation import SequentialEvaluator
     from transformers import EarlyStoppingCallback, set_seed
 
+    from syneg.sources import load_source
     from syneg.training.collator import SyNegCollator
     from syneg.training.held_out import (
         HELD_BACK,
@@ -163,6 +164,7 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         hold_back_rows,
         keep_best,
         retrieval_evaluator,
+        written_kind,
     )
     from syneg.training.trainer import ContrastiveTrainer
 
@@ -178,8 +180,10 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         script.mixture or _mined_mixture(found), order=script.negative_order, rise=script.synthetic_rise
     )
     _tell_what_is_left_out(mixture, found)
+    measured_on = ""
     if script.save_best:
         dataset, held = hold_back_rows(dataset, script.save_best)
+        measured_on = f"queries held back{written_kind(held)}"
     model = load_model(script)
     collator = SyNegCollator(
         model,
@@ -191,8 +195,11 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     )
     precision = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
     if script.held_out is not None:
+        source = load_source(script.held_out)
+        kind = source.written_of(script.held_out_split)
+        measured_on = f"{source.name}, {script.held_out_split}" + (f" ({kind})" if kind else "")
         kwargs["evaluator"] = retrieval_evaluator(
-            script.held_out,
+            source,
             script.held_out_split,
             script.held_out_documents,
             training.seed,
@@ -220,6 +227,7 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         model=model, args=training, train_dataset=dataset, data_collator=collator, **kwargs
     )
     trainer.report.model, trainer.report.dataset = script.model, script.dataset
+    trainer.report.measured_on = measured_on
     return trainer
 
 

@@ -178,7 +178,7 @@ def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
             "",
             "### Retrieval before and after",
             "",
-            f"| | {' | '.join(names)} |",
+            f"| {report.measured_on} | {' | '.join(names)} |",
             "|---" * (1 + len(names)) + "|",
         ]
         for when, metrics in report.metrics.items():

@@ -8,6 +8,7 @@ import pytest
 from datasets import load_dataset
 
 from syneg.cli import main
+from syneg.hub.model_cards import ModelCardInfo, model_card, read_mteb_results
 from syneg.sources import load_source
 from tests.stand_in import tiny_source
 
@@ -39,10 +40,21 @@ def test_from_a_folder_of_texts_to_a_model_and_its_figure_before_and_after(words
     assert set(asked.qrels) == {"train", "test"} and len(asked.queries) == 60
     assert "split test is written" in printed and "favour what resembles the writer" in printed
     assert (
-        "asked, test (written), against" in printed
-        and "| asked, test (written) |" in printed
+        "asked (written), test, against" in printed
+        and "| asked (written), test |" in printed
         and "nDCG@10" in printed
     )
+    # What is stored says so, too: MTEB's file, the table, the model's card.
+    (mine,) = (output / "results" / "results").glob("local__model/*/asked (written).json")
+    assert json.loads(mine.read_text())["task_name"] == "asked (written)"
+    assert "asked (written), test" in (output / "results" / "table.md").read_text()
+    card = (output / "model" / "README.md").read_text()
+    assert "| queries held back (written) | nDCG@10" in card
+    results = read_mteb_results(mine.parent)
+    text = model_card(ModelCardInfo("m", results=results), output / "model")
+    assert "<td>asked (written)</td><td>test</td>" in text and "name: asked (written)" in text
+    card = (output / "mined" / "README.md").read_text()
+    assert "<td>train (written)</td>" in card and "figures on them favour" in card
     assert main([*words, "--output", str(output)]) == 2
     assert "model: exists" in capsys.readouterr().err
 
@@ -76,5 +88,7 @@ def test_real_pairs_are_trained_on_too_where_they_are_asked_for(words, tmp_path,
     origins = Counter(load_dataset(str(tmp_path / "out" / "mined"), split="train")["origin"])
     assert origins["source"] == 11 and origins["written"] > 30
     # Two epochs, since some are real; `save_best` measures after each.
+    card = (tmp_path / "out" / "mined" / "README.md").read_text()
+    assert "<td>train (partly written)</td>" in card and "Pairs by origin" in card
     state = json.loads((tmp_path / "out" / "model" / "trainer_state.json").read_text())
     assert state["epoch"] == 2.0

@@ -20,6 +20,7 @@ from syneg.evaluation.compare import HELD_BACK_SPLIT, _without, hold_back
 from syneg.evaluation.comparison import load_comparison
 from syneg.evaluation.pilot import best_epoch
 from syneg.evaluation.summary import summarise, summary_table, work_notes
+from syneg.evaluation.verdict import judge
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source
 from syneg.sources.cutting import hash_share
@@ -213,6 +214,30 @@ def test_held_back_queries_are_evaluated_on_and_not_trained_on(kitchen):
     kept = Dataset.from_parquet(str(Path(values["dataset"]) / "train-00000-of-00001.parquet"))
     assert set(kept["query_id"]) == {f"q{i}" for i in range(len(WORDS))} - held
     assert comparison.unfinished == [("none", 0), ("hybrid", 0)]
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"), [(set(), None), ({"q0"}, "partly written"), ({f"q{i}" for i in range(4)}, "written")]
+)
+def test_figures_on_written_queries_are_named_for_what_they_are(kitchen, tmp_path, capsys, written, kind):
+    dataclasses.replace(make_source(), written=frozenset(written)).save(tmp_path / "food")
+    words = ["--config", str(kitchen / "compare.yaml"), "--output", str(tmp_path / "out"), "--seeds", "0"]
+    main([*words, "--only", "none", "--baseline", "none", "--source", str(tmp_path / "food")])
+    printed = capsys.readouterr().out
+    comparison = load_comparison(tmp_path / "out")
+    assert comparison.settings["written"] == kind
+    named, table = f"({kind})", (tmp_path / "out" / "table.md").read_text()
+    tasks = {json.loads(p.read_text())["task_name"] for p in (tmp_path / "out").rglob("food*.json")}
+    assert tasks == {f"food {named}" if kind else "food"}
+    report(["--comparison", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in (table, printed, page):
+        assert (f"nDCG@10 {named}" in text) == bool(kind) and ("written)" in text) == bool(kind)
+    assert ("favour what resembles the writer" in printed) == bool(kind)
+    judged = judge(
+        dataclasses.replace(comparison, arms={**comparison.arms, "x": comparison.arms["none"]}), "x"
+    )
+    assert (f"nDCG@10 {named}" in judged.sentence(10)) == bool(kind)
 
 
 def test_no_document_is_relevant_to_held_back_queries_and_to_the_others():

@@ -357,3 +357,15 @@ def test_records_of_the_hub() -> None:
 def test_choices_of_unknown_documents(beir: Path) -> None:
     with pytest.raises(InputError, match="unknown choice for unknown_documents 'skpi'"):
         load_source(beir, unknown_documents="skpi")
+
+
+def test_a_saved_source_keeps_which_queries_were_written(tmp_path):
+    source = tiny_source()
+    source.save(tmp_path / "real")
+    assert not load_source(tmp_path / "real").written and not (tmp_path / "real" / "written.json").exists()
+    for name, written in (("some", {"q0", "q3"}), ("all", set(source.query_ids))):
+        source.written = frozenset(written)
+        source.save(tmp_path / name)
+        read = load_source(tmp_path / name)
+        assert read.written == written and any("written by an LLM" in note for note in read.notes)
+        assert read.origin_of("q3") == "written" and (read.origin_of("q1") == "source") == (name == "some")

@@ -104,6 +104,22 @@ def test_a_model_that_became_worse_is_told_in_a_line(tiny_model_path, tmp_path, 
     assert len(lines) == 1 and "nDCG@10" in lines[0] and "(before: " in lines[0]
 
 
+@pytest.mark.parametrize(("written", "kind"), [(0, ""), (20, " (partly written)"), (60, " (written)")])
+def test_what_was_measured_on_is_named_for_what_it_is(tiny_model_path, tmp_path, capsys, written, kind):
+    rows = make_dataset(60).map(
+        lambda row, i: {
+            "query": " ".join(row["positive"].split()[:2]),
+            "origin": "written" if i < written else "source",
+        },
+        with_indices=True,
+    )
+    rows.to_parquet(tmp_path / "rows" / "train-00000-of-00001.parquet")
+    script = TrainArguments(tiny_model_path, str(tmp_path / "rows"), save_best=0.3)
+    run(script, arguments(tmp_path, num_train_epochs=1, learning_rate=10.0))
+    assert f"| queries held back{kind} | nDCG@10" in (tmp_path / "out" / "README.md").read_text()
+    assert f"Measured on: queries held back{kind}." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("share", "message"),
     [(1.5, "below 1"), (-0.1, "at least 0"), (1e-9, "holds back 0 of 8 queries")],

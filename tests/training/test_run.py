@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from syneg.errors import InputError
 from syneg.rows import FEATURES, make_negative, make_row
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.run import TrainArguments, load_model, make_trainer, measure, run
+from syneg.training.saving import describe
 
 from .conftest import make_dataset
 
@@ -92,6 +94,15 @@ def test_held_out_source_chooses_the_best_model_and_stands_in_the_card(
     measure(trainer, "after")
     assert trainer.report.metrics["after"]["nDCG@10"] == pytest.approx(max(measured))
     assert trainer.report.metrics["after"]["nDCG@10"] > trainer.report.metrics["before"]["nDCG@10"]
+    assert trainer.report.measured_on == f"{Path(source).name}, test"
+
+
+def test_a_held_out_split_that_was_written_is_named_so(tiny_model_path, rows, source, tmp_path):
+    (Path(source) / "written.json").write_text('{"origin": "written"}')
+    trainer = make_trainer(TrainArguments(tiny_model_path, rows, held_out=source), arguments(tmp_path))
+    measure(trainer, "before")
+    card = describe(trainer.report, trainer.args)
+    assert f"| {Path(source).name}, test (written) | nDCG@10" in card
 
 
 def test_best_model_without_evaluations_is_an_input_error(tiny_model_path, rows, source, tmp_path):

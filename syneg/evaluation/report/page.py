@@ -110,7 +110,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5, folder: st
         format_interval=format_interval,
         style_hash=f"sha256-{digest}",
         settings=settings,
-        heading=METRICS[settings["metric"]],
+        heading=comparison.heading,
         others=[name for name in METRICS if name != settings["metric"]],
         headings=METRICS,
         lines=lines,
@@ -139,7 +139,7 @@ def render(comparison: Comparison, source: Source, examples: int = 5, folder: st
 def conclusion(comparison: Comparison, lines: list[Line]) -> list[str]:
     """Returns what the comparison comes to in sentences: what differs, by how much, and how sure that is."""
     settings = comparison.settings
-    baseline, metric = settings["baseline"], METRICS[settings["metric"]]
+    baseline, metric = settings["baseline"], comparison.heading
     by_arm = {line.arm: line for line in lines}
     if baseline not in by_arm:
         return [f"Nothing is tested: the baseline, {baseline}, has no finished run."]
@@ -207,7 +207,7 @@ def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[P
     ]
     meaning = "Over a batch's instances, by the query. By step."
     wanted.append((GRADIENT_VARIANCE, "step", "Variance of the gradient", meaning))
-    metric = METRICS[comparison.settings["metric"]]
+    metric = comparison.heading
     for key in evaluated_keys(comparison):
         if key.endswith(metric.lower()):
             title = f"{metric} on held-out queries"
