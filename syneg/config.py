@@ -234,7 +234,7 @@ def _config_paths(argv: Sequence[str]) -> list[Path]:
 
     ``recipes/scifact/minilm.yaml``, where there is no such file, stands for
     ``recipes/data/scifact.yaml`` and ``recipes/backbones/minilm.yaml``. The recipes that are shipped need no
-    folder and no ending, as in ``scifact/minilm``.
+    folder and no ending, as in ``scifact/minilm``, or ``listwise`` for what goes with any of them.
     """
     paths = []
     for i, word in enumerate(argv):
@@ -256,6 +256,8 @@ def shipped_recipes() -> Path:
 def _recipe(path: Path) -> list[Path]:
     if path.exists():
         return []
+    if len(path.parts) == 1 and (shipped := shipped_recipes() / f"{path.stem}.yaml").is_file():
+        return [shipped]
     folders = [path.parent.parent / name for name in ("data", "backbones")]
     if not all(folder.is_dir() for folder in folders) and len(path.parts) == 2:
         path = path if path.suffix == ".yaml" else path.with_name(f"{path.name}.yaml")

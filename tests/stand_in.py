@@ -67,16 +67,7 @@ def tiny_encoder(folder: Path, prompts: dict[str, str] | None = None, dimension:
     from sentence_transformers.models import Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = [f"item{i}" for i in range(60)]
-    plain = " ".join([*_SUBJECTS, *_ACTIONS, *_PLACES]).split()
-    vocabulary = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *dict.fromkeys([*plain, *words, "the", "what"]),
-    ]
+    vocabulary = _vocabulary()
     raw = folder / "bert"
     raw.mkdir(parents=True, exist_ok=True)
     (raw / "vocab.txt").write_text("\n".join(vocabulary))
@@ -97,6 +88,40 @@ def tiny_encoder(folder: Path, prompts: dict[str, str] | None = None, dimension:
     model = SentenceTransformer(modules=[word_embeddings, pooling], prompts=prompts, device="cpu")
     model.save(str(folder / "encoder"))
     return str(folder / "encoder")
+
+
+def _vocabulary() -> list[str]:
+    words = [f"item{i}" for i in range(60)]
+    plain = " ".join([*_SUBJECTS, *_ACTIONS, *_PLACES]).split()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return [*special, *dict.fromkeys([*plain, *words, "the", "what"])]
+
+
+def tiny_cross_encoder(folder: Path) -> str:
+    """Saves a random BERT as a CrossEncoder in `folder`, and returns its path."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    vocabulary = _vocabulary()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+        # So that texts of other words have other scores.
+        initializer_range=0.5,
+    )
+    raw = folder / "cross-bert"
+    BertForSequenceClassification(config).save_pretrained(raw)
+    tokenizer = BertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}, do_lower_case=True)
+    tokenizer.save_pretrained(raw)
+    CrossEncoder(str(raw), device="cpu", max_length=64).save_pretrained(str(folder / "cross-encoder"))
+    return str(folder / "cross-encoder")
 
 
 def free_port() -> int:

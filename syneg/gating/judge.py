@@ -35,6 +35,9 @@ UNCLEAR = "unclear"
 RELABELLED = "relabelled"
 """`origin` of a row whose positive was mined as a negative, until the judge found that it is none."""
 
+GRADES = {"yes": 2.0, "partly": 1.0, "no": 0.0}
+"""What a verdict is worth as a teacher's score."""
+
 PROMPT = "judge/1"
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -170,7 +173,10 @@ class Judge:
                 continue
             judged: Negative = {**negative, "verdict": found.verdict}
             tolls.notes[self.name, f"verdicts {found.verdict!r} on {negative['source']} negatives"] += 1
-            kind = self._kind(judged)
+            if self.args.grade_only:
+                judged["teacher_score"] = GRADES.get(found.verdict)
+                judged["positive_teacher_score"] = GRADES["yes"]
+            kind = None if self.args.grade_only else self._kind(judged)
             if kind is None:
                 kept.append(judged)
                 continue

@@ -135,6 +135,8 @@ class Gating(Stage):
         if "teacher" not in args.wanted or not (args.teacher or self._encoder):
             return {}
         teacher = args.teacher or (self._encoder.args.encoder if self._encoder else "")
+        if args.grade_only:
+            return {"teacher": public_name(teacher)}
         widest = {} if args.teacher_max_margin is None else {"teacher_max_margin": args.teacher_max_margin}
         return {
             "teacher": public_name(teacher),

@@ -33,7 +33,7 @@ class Teacher:
     A negative must satisfy ``score <= positive - |positive| * margin``. A mined one that does not is
     dropped. A synthetic one may differ from the positive in the one fact that matters, which a score
     does not see: by default it is only marked for the judge. With `teacher_max_margin` a negative of any
-    source must also satisfy ``score >= positive - |positive| * max_margin``.
+    source must also satisfy ``score >= positive - |positive| * max_margin``. With `grade_only` all stay.
 
     Args:
         args: The model and its margin.
@@ -80,6 +80,10 @@ class Teacher:
             score = scores[row["query"], negative["text"]]
             positive = scores[row["query"], row["positive"]]
             scored: Negative = {**negative, "teacher_score": score, "positive_teacher_score": positive}
+            if self.args.grade_only:
+                tolls.notes[self.name, "negatives graded"] += 1
+                kept.append(scored)
+                continue
             synthetic = negative["source"] == SYNTHETIC
             if not (synthetic or self._holds_mined):
                 kept.append(scored)

@@ -124,11 +124,35 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
     distillation: Literal["none", "kl", "margin_mse"] = field(
         default="none", metadata={"help": "Loss from the teacher's scores in the rows."}
     )
-    distillation_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the distillation loss; the contrastive loss has weight 1."}
+    distillation_weight: float = field(default=1.0, metadata={"help": "Weight of the distillation loss."})
+    contrastive_weight: float = field(
+        default=1.0,
+        metadata={"help": "Weight of the contrastive loss beside the distillation loss (CADET: 0.1)."},
+    )
+    student_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "Divides the similarities in the distillation loss (CADET: 0.05, with 0.01 in the "
+            "contrastive loss); --temperature where null."
+        },
     )
     teacher_temperature: float = field(
         default=1.0, metadata={"help": "Divides the teacher's scores before the softmax of the KL loss."}
+    )
+    teacher_scale: Literal["none", "unit"] = field(
+        default="none",
+        metadata={
+            "help": "unit: the teacher's scores of an instance are brought to the range from 0 to 1 first, "
+            "so that one temperature suits any teacher."
+        },
+    )
+    teacher_mask: float | None = field(
+        default=None,
+        metadata={
+            "help": "Own negatives that the teacher scores above this share of its best score for the query "
+            "are left out of the contrastive loss (CADET: 0.6), and those that it alone does not score; null "
+            "to keep all."
+        },
     )
     source_entropy_weight: float = field(
         default=0.0, metadata={"help": "Weight of our term against telling sources apart; 0.05 was tried."}
@@ -219,6 +243,7 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         above_zero = {
             "temperature": self.temperature,
             "teacher_temperature": self.teacher_temperature,
+            "student_temperature": 1 if self.student_temperature is None else self.student_temperature,
             "causalneg_temperature": self.causalneg_temperature,
             "source_entropy_temperature": self.source_entropy_temperature,
             "memory_share": self.memory_share,
@@ -232,6 +257,12 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         for name, choices in _choices(type(self)).items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)
+        if self.contrastive_weight < 0 or self.distillation_weight < 0:
+            raise InputError("--contrastive_weight and --distillation_weight must be at least 0.")
+        if not self.contrastive_weight and (self.distillation == "none" or not self.distillation_weight):
+            raise InputError("--contrastive_weight 0 leaves no loss: set --distillation, or another weight.")
+        if self.teacher_mask is not None and not 0 <= self.teacher_mask <= 1:
+            raise InputError(f"--teacher_mask is {self.teacher_mask}; it must be between 0 and 1.")
         if not 0 <= self.guard_share <= 1:
             raise InputError(f"--guard_share is {self.guard_share}; it must be between 0 and 1.")
         if self.gradient_cache == "selective" and (self.gradient_checkpointing or self.torch_compile):

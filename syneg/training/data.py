@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 from datasets import Dataset, IterableDataset
 
 from syneg.errors import InputError
-from syneg.training.columns import Columns, no_text, row_name
+from syneg.training.columns import Columns, no_text, read_row, row_name
 
 if TYPE_CHECKING:
     from syneg.training.collator import SyNegCollator
 
+_LOOKED_FOR_SCORES = 1000
+"""Rows among which one must have a teacher's scores."""
 _PEEKED = 32
 """Rows that are read as in training, before it."""
 
@@ -72,6 +74,23 @@ def check_dataset(
             collator.draw(collator.read(row))
         except InputError as error:
             raise InputError(f"{name}, row {number}: {error}") from None
+
+
+def check_scored(dataset: Any, name: str = "train_dataset") -> None:
+    """Checks that a teacher has scored rows that are to be distilled: without scores that loss is 0.
+
+    Raises:
+        InputError: Where none of the first rows has a teacher's scores.
+    """
+    if dataset is None:
+        return
+    first = list(itertools.islice(dataset.with_format(None), _LOOKED_FOR_SCORES))
+    if not any(one.positive_teacher_score is not None for row in first for one in read_row(row).candidates):
+        raise InputError(
+            f"{name}: --distillation learns from a teacher's scores, and none of the first {len(first):,} "
+            "rows has any. Score them: syneg gate --grade_only true with --gates teacher --teacher MODEL, or "
+            "with --gates judge."
+        )
 
 
 def _check_columns(dataset: Dataset, collator: SyNegCollator) -> None:

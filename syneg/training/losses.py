@@ -141,6 +141,43 @@ def hardness_bias(own: Tensor, strength: float) -> Tensor:
     return strength * precise(own[:, 1:].detach())
 
 
+def to_unit_range(teacher: Tensor) -> Tensor:
+    """Returns a teacher's scores with the lowest of each instance at 0 and the highest at 1.
+
+    One temperature then suits teachers whose scores have different ranges.
+
+    Args:
+        teacher: The teacher's scores, NaN where unknown, shape (b, 1 + k).
+
+    Returns:
+        Shape (b, 1 + k), NaN where unknown; 0 where all scores of an instance are equal.
+    """
+    low = teacher.nan_to_num(nan=torch.inf).amin(dim=1, keepdim=True)
+    high = teacher.nan_to_num(nan=-torch.inf).amax(dim=1, keepdim=True)
+    width = high - low
+    return torch.where(width > 0, (teacher - low) / width, teacher * 0.0)
+
+
+def below_teacher(teacher: Tensor, share: float | None) -> Tensor:
+    """Says which own negatives a teacher does not take for relevant: those far enough below its best score.
+
+    What scores above top - |top| * (1 - share) is left out of the contrastive loss (CADET, arXiv 2505.19274,
+    with 0.6 of the best score); so is what it does not score where it scores others.
+
+    Args:
+        teacher: The teacher's scores, the positive's first, NaN where unknown, shape (b, 1 + k).
+        share: The share; None lets everything pass.
+
+    Returns:
+        True where the negative passes, shape (b, k); all of an instance of which nothing is scored.
+    """
+    if share is None:
+        return torch.ones_like(teacher[:, 1:], dtype=torch.bool)
+    top = teacher.nan_to_num(nan=-torch.inf).amax(dim=1, keepdim=True)
+    passes = teacher[:, 1:] <= top - top.abs() * (1 - share)
+    return passes | teacher.isnan().all(dim=1, keepdim=True)
+
+
 def kl_distillation(
     own: Tensor, own_mask: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float = 1.0
 ) -> Tensor:

@@ -118,7 +118,7 @@ class ContrastiveObjective(nn.Module):
         vectors, everyone = self._normal(embeddings), slice(None)
         queries = vectors[instances.query]
         own = losses.own_scores(queries, vectors, instances.positive, instances.negatives)
-        counts = self._counts(own, instances.negatives)
+        counts = self._counts(own, instances.negatives, self._teacher(instances.teacher))
         _, others, _ = self._shared(queries, own, vectors, instances, instances.positive, everyone, None)
         scores = queries @ vectors[instances.positive].T
         return (
@@ -126,12 +126,19 @@ class ContrastiveObjective(nn.Module):
             (scores > own[:, :1]).long().masked_fill(~others, -1),
         )
 
-    def _counts(self, own: Tensor, negatives: Tensor) -> Tensor:
-        """Says which own negatives count, shape (b, k)."""
+    def _counts(self, own: Tensor, negatives: Tensor, teacher: Tensor) -> Tensor:
+        """Says which own negatives count as such, shape (b, k)."""
+        return self._present(own, negatives) & losses.below_teacher(teacher, self.args.teacher_mask)
+
+    def _present(self, own: Tensor, negatives: Tensor) -> Tensor:
+        """Says which own negatives there are, but for those that the model scores too high, shape (b, k)."""
         present = negatives >= 0
         if self.args.mask_own_negatives:
             present = present & losses.below_margin(own[:, 1:], own[:, 0], self.args.false_negative_margin)
         return present
+
+    def _teacher(self, scores: Tensor) -> Tensor:
+        return losses.to_unit_range(scores) if self.args.teacher_scale == "unit" else scores
 
     def row_slices(self, instances: Instances, columns: Tensor | None) -> list[slice]:
         """Returns the rows in parts small enough for their score matrices to be held at a time."""
@@ -153,7 +160,8 @@ class ContrastiveObjective(nn.Module):
         positive, negatives = instances.positive[rows], instances.negatives[rows]
         source = instances.source[rows]
         own = losses.own_scores(queries, vectors, positive, negatives)
-        present, counts = negatives >= 0, self._counts(own, negatives)
+        teacher = self._teacher(instances.teacher[rows])
+        present, counts = negatives >= 0, self._counts(own, negatives, teacher)
         bias = self._bias(own, source)
         shared, shared_mask, masked = None, None, torch.zeros((), device=vectors.device)
         if columns is not None:
@@ -168,8 +176,11 @@ class ContrastiveObjective(nn.Module):
             record = Record(source, own[:, 1:].detach(), mass, own[:, 0].detach(), masked, first)
         if args.symmetric:
             loss = (loss + self._backwards(vectors, queries, instances, rows)) / 2
+        loss = args.contrastive_weight * loss
         if args.distillation != "none":
-            loss = loss + args.distillation_weight * self._distilled(own, counts, instances.teacher[rows])
+            # What the teacher takes for relevant is no negative, but has its place in the list.
+            listed = self._present(own, negatives)
+            loss = loss + args.distillation_weight * self._distilled(own, listed, teacher)
         if args.source_entropy_weight:
             blind = losses.source_entropy(own, counts, source, args.source_entropy_temperature)
             loss = loss + args.source_entropy_weight * blind
@@ -242,9 +253,9 @@ class ContrastiveObjective(nn.Module):
         none = torch.zeros(len(own), 0, dtype=torch.bool, device=own.device)
         return losses.info_nce(own.unsqueeze(1), none, self.args.temperature, scores, mask)
 
-    def _distilled(self, own: Tensor, counts: Tensor, teacher: Tensor) -> Tensor:
-        if self.args.distillation == "kl":
-            return losses.kl_distillation(
-                own, counts, teacher, self.args.temperature, self.args.teacher_temperature
-            )
-        return losses.margin_mse(own, counts, teacher, self.args.temperature)
+    def _distilled(self, own: Tensor, listed: Tensor, teacher: Tensor) -> Tensor:
+        args = self.args
+        temperature = args.temperature if args.student_temperature is None else args.student_temperature
+        if args.distillation == "kl":
+            return losses.kl_distillation(own, listed, teacher, temperature, args.teacher_temperature)
+        return losses.margin_mse(own, listed, teacher, temperature)

@@ -150,6 +150,16 @@ def _above(report: TrainingReport) -> str | None:
     return f"{shares} ({guard.rows} rows)"
 
 
+def _distilled(args: ContrastiveArguments) -> str | None:
+    """Returns what a card says of the distillation; None where there was none."""
+    if args.distillation == "none":
+        return None
+    student = args.temperature if args.student_temperature is None else args.student_temperature
+    scale = " (scores from 0 to 1)" if args.teacher_scale == "unit" else ""
+    teacher = f", teacher at {args.teacher_temperature:g}{scale}" if args.distillation == "kl" else scale
+    return f"{args.distillation}, student at {student:g}{teacher}, weight {args.distillation_weight:g}"
+
+
 def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
     """Returns the card's section on the training: on what, with which negatives, and what came of it.
 
@@ -168,6 +178,8 @@ def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
                 "Mixture": f"`{report.mixture}`",
                 "Temperature": args.temperature,
                 "In-batch negatives": "yes" if args.in_batch_negatives else "no",
+                "Contrastive loss": args.contrastive_weight != 1 and f"weight {args.contrastive_weight:g}",
+                "Distillation": _distilled(args),
                 "Processes": report.processes,
             }
         ),

@@ -26,7 +26,7 @@ from syneg.training.arguments import ContrastiveArguments
 from syneg.training.callbacks import EpochCallback, QuietProgress
 from syneg.training.chunks import ChunkBudget, ChunkPlan
 from syneg.training.collator import SyNegCollator
-from syneg.training.data import check_dataset
+from syneg.training.data import check_dataset, check_scored
 from syneg.training.guard import Above, GuardCallback
 from syneg.training.instances import Instances
 from syneg.training.objective import find_objective
@@ -131,6 +131,8 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         in_batch = args.in_batch_negatives
         whole_step = args.train_batch_size * args.world_size if args.dataloader_drop_last else 1
         check_dataset(train_dataset, collator, in_batch, whole_step=whole_step)
+        if args.distillation != "none":
+            check_scored(train_dataset)
         for name, rows in evaluated.items():
             try:
                 check_dataset(rows, collator, in_batch, name)

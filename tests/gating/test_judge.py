@@ -72,6 +72,22 @@ FAR = make_negative("Rivers bend.", "bm25", doc_id="d3")
 WRITTEN = make_negative("A writer's copper melts at 1085 degrees.", SYNTHETIC)
 
 
+def test_a_judge_that_only_grades_keeps_all_and_relabels_nothing(tmp_path: Path) -> None:
+    torn = make_negative("Nobody can read of this.", "bm25", doc_id="d4")
+    engine = Answers(lambda document, n: "?" if "Nobody" in document else by_text(document, n))
+    out, tolls = judge([row(MINED, OLD, FAR, WRITTEN, torn)], engine, tmp_path / "a", grade_only=True)
+    ((kept, dropped),) = out
+    assert not dropped and not tolls.dropped
+    assert [(n["verdict"], n["teacher_score"]) for n in kept["negatives"]] == [
+        ("yes", 2.0),
+        ("partly", 1.0),
+        ("no", 0.0),
+        ("yes", 2.0),
+        ("unclear", None),
+    ]
+    assert {n["positive_teacher_score"] for n in kept["negatives"]} == {2.0}
+
+
 def test_yes_is_relabelled_no_stays_and_partly_by_choice(tmp_path: Path) -> None:
     engine = Answers(by_text)
     out, tolls = judge([row(MINED, OLD, FAR, WRITTEN)], engine, tmp_path / "a")

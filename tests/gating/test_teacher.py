@@ -71,6 +71,19 @@ def test_a_score_alone_does_not_kill_a_synthetic_one(choice: str, left: int, ver
 
 
 @pytest.mark.parametrize("source", ["bm25", SYNTHETIC])
+def test_a_teacher_that_only_grades_keeps_all(source: str) -> None:
+    (gated, _), tolls, _ = teach(source, grade_only=True, teacher_max_margin=0.5)
+    assert [(n["text"], n["teacher_score"], n["verdict"]) for n in gated.row["negatives"]] == [
+        ("near", 1.95, None),
+        ("far", 0.5, None),
+        ("worse", -3.0, None),
+    ]
+    assert {n["positive_teacher_score"] for n in gated.row["negatives"]} == {2.0}
+    assert not gated.dropped and not tolls.dropped
+    assert tolls.notes["teacher", "negatives graded"] == 6
+
+
+@pytest.mark.parametrize("source", ["bm25", SYNTHETIC])
 def test_a_band_drops_what_is_too_easy(source: str) -> None:
     # The positive has 2, so the band is from -1 to 1.9.
     (gated, _), tolls, _ = teach(source, teacher_max_margin=1.5, teacher_synthetic="drop")

@@ -7,6 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.nn import functional as F
 
+from syneg.errors import InputError
 from syneg.training import losses
 from syneg.training.arguments import ContrastiveArguments
 from syneg.training.instances import Instances, id_key, key_of, text_key
@@ -68,6 +69,21 @@ def test_kl_against_torch_and_with_unknown_scores():
     none = losses.kl_distillation(own, ALL, torch.tensor([[nan, 1.0, 2.0]]), 0.1)
     none.sum().backward()
     assert none.item() == 0.0 and torch.isfinite(own.grad).all()
+
+
+def test_a_teachers_range_and_what_it_takes_for_relevant_by_hand():
+    nan = float("nan")
+    teacher = torch.tensor([[4.0, -1.0, nan, 2.5], [1.0, 1.0, 1.0, 1.0], [nan, nan, nan, nan]])
+    unit = losses.to_unit_range(teacher)
+    assert unit[0].tolist() == pytest.approx([1.0, 0.0, nan, 0.7], nan_ok=True)
+    assert unit[1].tolist() == [0.0] * 4 and unit[2].isnan().all()
+    # 0.6 of the best, 4, is 2.4; what is not scored beside others is not known to be a negative.
+    assert losses.below_teacher(teacher, 0.6)[0].tolist() == [True, False, False]
+    assert losses.below_teacher(teacher, 0.65)[0].tolist() == [True, False, True]
+    # Below 0 it is as far: the best, -1, less 0.4.
+    below = torch.tensor([[-1.0, -1.3, -1.5]])
+    assert losses.below_teacher(below, 0.6).tolist() == [[False, True]]
+    assert losses.below_teacher(teacher, 0.6)[2].all() and losses.below_teacher(teacher, None).all()
 
 
 def test_margin_mse_by_hand():
@@ -194,6 +210,53 @@ def test_what_is_masked_in_the_batch():
 
 def objective(tmp_path, **options):
     return ContrastiveObjective(torch.nn.Identity(), ContrastiveArguments(str(tmp_path), **options))
+
+
+def test_what_the_teacher_takes_for_relevant_is_in_its_list_and_no_negative(tmp_path):
+    """CADET's loss: KL over the whole list, and a tenth of InfoNCE without what scores like the best."""
+    batch = instances(["q", "p", "a", "b", "c"], [0], [1], [[2, 3, 4]])
+    batch.teacher = torch.tensor([[2.0, 1.5, 0.0, 1.0]])
+    vectors = torch.nn.functional.normalize(
+        torch.randn(5, 8, generator=torch.Generator().manual_seed(1)), dim=1
+    )
+    options = {"distillation": "kl", "student_temperature": 0.05, "teacher_temperature": 0.3}
+    options |= {"contrastive_weight": 0.1, "temperature": 0.01, "teacher_mask": 0.6, "similarity": "cosine"}
+    loss, _ = objective(tmp_path, **options)(vectors, batch, None, slice(None))
+    own = (vectors[:1] @ vectors[1:].T).double()
+    listwise = F.kl_div(
+        F.log_softmax(own / 0.05, 1),
+        F.log_softmax(batch.teacher.double() / 0.3, 1),
+        log_target=True,
+        reduction="sum",
+    )
+    # 1.5 is above 0.6 * 2.
+    contrastive = torch.logsumexp(own[0, [0, 2, 3]] / 0.01, 0) - own[0, 0] / 0.01
+    assert loss.item() == pytest.approx((listwise + 0.1 * contrastive).item(), rel=1e-4)
+    # With the scores brought to 0 ... 1, the teacher's temperature is of that range.
+    unit, _ = objective(tmp_path, **options, teacher_scale="unit")(vectors, batch, None, slice(None))
+    half = batch.teacher.double() / 2
+    listwise = F.kl_div(
+        F.log_softmax(own / 0.05, 1), F.log_softmax(half / 0.3, 1), log_target=True, reduction="sum"
+    )
+    assert unit.item() == pytest.approx((listwise + 0.1 * contrastive).item(), rel=1e-4)
+    # The guard does not count it as a negative either.
+    counted, _ = objective(tmp_path, **options).above_positive(vectors, batch)
+    assert (counted[0] >= 0).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"contrastive_weight": 0.0}, "leaves no loss"),
+        ({"contrastive_weight": -1.0}, "at least 0"),
+        ({"teacher_mask": 1.5}, "between 0 and 1"),
+        ({"student_temperature": 0.0}, "student_temperature is 0.0; it must be above 0"),
+        ({"teacher_scale": "units"}, "teacher_scale"),
+    ],
+)
+def test_listwise_arguments_out_of_range(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        ContrastiveArguments(str(tmp_path), **options)
 
 
 def test_positives_of_the_same_query_elsewhere_in_the_batch_are_masked(tmp_path):
