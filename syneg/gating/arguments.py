@@ -31,9 +31,10 @@ class GatingArguments:
     grade_only: bool = field(
         default=False,
         metadata={
-            "help": "For listwise training: the gates teacher and judge drop nothing and grade instead, in "
+            "help": "For listwise training: the gates teacher and judge grade in place of dropping, in "
             "teacher_score and positive_teacher_score. The judge's grades are yes 2, partly 1, no 0, and 2 "
-            "for the positive; of both gates the later one's stand."
+            "for the positive, and what has no verdict goes (--judge_unclear). Of both gates the later "
+            "one's stand."
         },
     )
     min_length_ratio: float = field(

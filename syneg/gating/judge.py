@@ -176,7 +176,7 @@ class Judge:
             if self.args.grade_only:
                 judged["teacher_score"] = GRADES.get(found.verdict)
                 judged["positive_teacher_score"] = GRADES["yes"]
-            kind = None if self.args.grade_only else self._kind(judged)
+            kind = self._kind(judged)
             if kind is None:
                 kept.append(judged)
                 continue
@@ -192,6 +192,8 @@ class Judge:
         verdict = negative["verdict"]
         if verdict == UNCLEAR:
             return UNCLEAR if self.args.judge_unclear == "drop" else None
+        if self.args.grade_only:
+            return None
         if verdict == "partly":
             return "partly" if self.args.judge_drop == "partly" else None
         if verdict == "no":

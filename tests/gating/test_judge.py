@@ -75,17 +75,16 @@ WRITTEN = make_negative("A writer's copper melts at 1085 degrees.", SYNTHETIC)
 def test_a_judge_that_only_grades_keeps_all_and_relabels_nothing(tmp_path: Path) -> None:
     torn = make_negative("Nobody can read of this.", "bm25", doc_id="d4")
     engine = Answers(lambda document, n: "?" if "Nobody" in document else by_text(document, n))
-    out, tolls = judge([row(MINED, OLD, FAR, WRITTEN, torn)], engine, tmp_path / "a", grade_only=True)
-    ((kept, dropped),) = out
-    assert not dropped and not tolls.dropped
-    assert [(n["verdict"], n["teacher_score"]) for n in kept["negatives"]] == [
-        ("yes", 2.0),
-        ("partly", 1.0),
-        ("no", 0.0),
-        ("yes", 2.0),
-        ("unclear", None),
-    ]
-    assert {n["positive_teacher_score"] for n in kept["negatives"]} == {2.0}
+    graded = [("yes", 2.0), ("partly", 1.0), ("no", 0.0), ("yes", 2.0)]
+    for unclear, more in (("drop", []), ("keep", [("unclear", None)])):
+        options = {"grade_only": True, "judge_unclear": unclear, "judge_drop": "partly"}
+        out, tolls = judge([row(MINED, OLD, FAR, WRITTEN, torn)], engine, tmp_path / "a", **options)
+        ((kept, dropped),) = out
+        assert [(n["verdict"], n["teacher_score"]) for n in kept["negatives"]] == graded + more
+        assert {n["positive_teacher_score"] for n in kept["negatives"]} == {2.0}
+        # What has no grade is never taken for one that is no answer.
+        assert [one["negative"]["text"] for one in dropped] == [torn["text"]] * (unclear == "drop")
+        assert tolls.added == 0
 
 
 def test_yes_is_relabelled_no_stays_and_partly_by_choice(tmp_path: Path) -> None:
