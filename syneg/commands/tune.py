@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training |= {"temperature": tune.train_temperature, "max_length": tune.max_length}
     training |= {"per_device_train_batch_size": tune.per_device_train_batch_size}
     training |= {"save_best": tune.save_best, "empty_rows": "in_batch", "save_strategy": "no"}
-    if code := train.main(_words(training)):
+    if code := train.main(_words(training), says_next=False):
         return code
     evaluation = {"model": model, "baseline": tune.model, "output": results, "max_length": tune.max_length}
     evaluation |= {"overwrite": "true", "source": where.source if has_test else asked}

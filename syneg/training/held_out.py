@@ -233,11 +233,25 @@ def written_kind(rows: Dataset) -> str:
     return "" if not count else " (written)" if count == len(origins) else " (partly written)"
 
 
-def summary(metrics: dict[str, float]) -> dict[str, float]:
-    """Returns the card's metrics from what was measured, on the held-out source where there is one."""
-    ordered = sorted(metrics, key=lambda key: NAME not in key)
+def figures(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Returns the card's metrics of each evaluator that training has, the held-out source's first.
+
+    Args:
+        metrics: What the trainer measured, as in ``eval_held_out_cosine_ndcg@10``.
+
+    Returns:
+        The evaluator's name -> metric -> value, of those that have measured; of an evaluator of any other
+        name under "evaluated".
+    """
+    found = {name: _scores(metrics, name) for name in (NAME, HELD_BACK)}
+    found = {name: scores for name, scores in found.items() if scores}
+    return found or {"evaluated": _scores(metrics)}
+
+
+def _scores(metrics: Mapping[str, float], name: str = "") -> dict[str, float]:
+    of_name = {key: value for key, value in metrics.items() if name in key}
     found = {
-        name: next((metrics[key] for key in ordered if key.endswith(name.lower())), None)
-        for name in METRICS.values()
+        shown: next((value for key, value in of_name.items() if key.endswith(shown.lower())), None)
+        for shown in METRICS.values()
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {shown: float(value) for shown, value in found.items() if value is not None}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from syneg.errors import InputError
 from syneg.evaluation.metrics import worse_line
@@ -102,7 +103,39 @@ class TrainArguments:
     )
 
 
-def run(script: TrainArguments, training: ContrastiveArguments) -> Path:
+class LoggedLoss(NamedTuple):
+    """The mean loss of the steps since the log line before, and the step of the log line."""
+
+    step: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training run.
+
+    Attributes:
+        folder: Where the model is; `SentenceTransformer(folder)` loads it.
+        steps: Steps made, those before a checkpoint that was resumed from included.
+        epochs: Passes over the rows.
+        rows: How many rows were trained on; None for a stream.
+        losses: Every log line's loss, in order; one of the whole run where nothing was logged.
+        best_step: The step of the checkpoint that was kept as the best; None where the last one stays.
+        before: What was measured on ("held_out", "held_back") -> metric -> value, before training.
+        after: The same of the model that was saved.
+    """
+
+    folder: Path
+    steps: int
+    epochs: float
+    rows: int | None
+    losses: list[LoggedLoss]
+    best_step: int | None
+    before: dict[str, dict[str, float]]
+    after: dict[str, dict[str, float]]
+
+
+def run(script: TrainArguments, training: ContrastiveArguments) -> Trained:
     """Trains and saves a model.
 
     Args:
@@ -110,7 +143,7 @@ def run(script: TrainArguments, training: ContrastiveArguments) -> Path:
         training: How.
 
     Returns:
-        The folder, which `SentenceTransformer(folder)` loads.
+        What came of it.
 
     Raises:
         InputError: For a model, data set or argument that cannot be used.
@@ -120,29 +153,45 @@ def run(script: TrainArguments, training: ContrastiveArguments) -> Path:
     # Before anything is loaded.
     find_checkpoint(str(training.output_dir), training.resume_from_checkpoint)
     trainer = make_trainer(script, training)
-    measure(trainer, "before")
-    trainer.train(training.resume_from_checkpoint)
-    measure(trainer, "after")
+    before = measure(trainer, "before")
+    done = trainer.train(training.resume_from_checkpoint)
+    after = measure(trainer, "after")
     save(trainer, script)
     if training.push_to_hub:
         trainer.push_to_hub()
-    return Path(str(training.output_dir))
+    state = trainer.state
+    logged = [LoggedLoss(entry["step"], entry["loss"]) for entry in state.log_history if "loss" in entry]
+    return Trained(
+        folder=Path(str(training.output_dir)),
+        steps=state.global_step,
+        epochs=state.epoch or 0.0,
+        rows=len(trainer.train_dataset) if isinstance(trainer.train_dataset, Sized) else None,
+        losses=logged or [LoggedLoss(state.global_step, done.training_loss)],
+        best_step=state.best_global_step if training.load_best_model_at_end else None,
+        before=before,
+        after=after,
+    )
 
 
-def measure(trainer: ContrastiveTrainer, when: str) -> None:
+def measure(trainer: ContrastiveTrainer, when: str) -> dict[str, dict[str, float]]:
     """Measures retrieval on what is held out or held back, where there is any, for the card.
 
     After training it prints one line where the model is worse than the one that training began with.
+
+    Returns:
+        What was measured on ("held_out", "held_back") -> metric -> value.
     """
-    from syneg.training.held_out import summary
+    from syneg.training.held_out import figures
 
     if trainer.evaluator is None:
-        return
+        return {}
+    found = figures(trainer.evaluate())
     metrics = trainer.report.metrics
-    metrics[when] = summary(trainer.evaluate())
+    metrics[when] = next(iter(found.values()))
     worse = worse_line(metrics["before"], metrics["after"]) if {"before", "after"} <= metrics.keys() else None
     if worse and trainer.is_world_process_zero():
         print(f"{worse} Measured on: {trainer.report.measured_on}.")
+    return found
 
 
 def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwargs: Any) -> ContrastiveTrainer:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def arguments(tmp_path, **options):
 def test_lora_trains_saves_and_loads(tiny_model_path, rows, tmp_path, merge, cache):
     mixture = "synthetic=1,dense=2"
     what = TrainArguments(tiny_model_path, rows, mixture=mixture, lora_rank=4, lora_merge=merge)
-    folder = run(what, arguments(tmp_path, gradient_cache=cache, chunk_tokens=64))
+    folder = run(what, arguments(tmp_path, gradient_cache=cache, chunk_tokens=64)).folder
     assert bool(list(folder.rglob("adapter_model.safetensors"))) is not merge
     loaded = SentenceTransformer(str(folder), device="cpu").encode(["ba be bi"])
     before = SentenceTransformer(tiny_model_path, device="cpu").encode(["ba be bi"])
@@ -46,7 +47,7 @@ def test_merged_weights_give_what_the_adapters_gave(tiny_model_path, rows, tmp_p
     found = []
     for merge in (False, True):
         what = TrainArguments(tiny_model_path, rows, lora_rank=4, lora_merge=merge)
-        folder = run(what, arguments(tmp_path / str(merge)))
+        folder = run(what, arguments(tmp_path / str(merge))).folder
         found.append(torch.tensor(SentenceTransformer(str(folder), device="cpu").encode(["ba be", "da"])))
     assert torch.allclose(found[0], found[1], atol=1e-5)
 
@@ -171,3 +172,65 @@ def test_three_of_another_miner_where_there_is_no_dense_one(tiny_model_path, tmp
     Dataset.from_list(rows, features=FEATURES).to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
     trainer = make_trainer(TrainArguments(tiny_model_path, str(tmp_path / "rows")), arguments(tmp_path))
     assert str(trainer.data_collator.mixture) == "bm25=3"
+
+
+def test_training_ends_with_what_came_of_it_and_what_to_run_next(
+    tiny_model_path, rows, source, tmp_path, capsys
+):
+    output = tmp_path / "a model"
+    words = {
+        "model": tiny_model_path,
+        "dataset": rows,
+        "output": output,
+        "held_out": source,
+        "save_best": 0.3,
+        "max_length": 32,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "learning_rate": 1e-2,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    assert main([word for key, value in words.items() for word in (f"--{key}", str(value))]) == 0
+    *_, ended, held_out, held_back, evaluate, push = capsys.readouterr().out.splitlines()
+    state = json.loads((output / "trainer_state.json").read_text())
+    losses = [
+        f"{entry['loss']:.4f} at step {entry['step']}" for entry in state["log_history"] if "loss" in entry
+    ]
+    found = re.fullmatch(r"(.+): trained on (\d) rows, (\d) steps, 2 epochs; loss (.+), (.+); (.+)", ended)
+    assert found is not None
+    assert found[1] == str(output) and 0 < int(found[2]) < 8
+    assert [found[4], found[5]] == [losses[0], losses[-1]] and found[5].endswith(f"at step {found[3]}")
+    assert found[6] == f"the model is that of step {state['best_global_step']}, the best"
+    after = make_trainer(TrainArguments(str(output), rows, held_out=source), arguments(tmp_path)).evaluate()
+    assert held_out.startswith("held out, before -> after: nDCG@10 ")
+    assert f"-> {after['eval_held_out_cosine_ndcg@10']:.4f}, recall@10" in held_out
+    assert re.fullmatch(r"held back, before -> after: (\S+ [01]\.\d{4} -> [01]\.\d{4}(, |$)){3}", held_back)
+    quoted = f"'{output}'"
+    assert evaluate == (
+        f"Next: syneg evaluate --model {quoted} --baseline {tiny_model_path} --source {source} "
+        f"--max_length 32 --output '{output}-results'"
+    )
+    assert push == (
+        f" then: syneg push --folder {quoted} --model_results '{output}-results' "
+        "--repo_id 'YOU/a model' --dry_run"
+    )
+
+
+def test_without_anything_held_out_the_loss_is_told(tiny_model_path, rows, tmp_path, capsys):
+    words = ["--model", tiny_model_path, "--dataset", rows, "--output", str(tmp_path / "out")]
+    words += [
+        "--max_steps",
+        "2",
+        "--save_strategy",
+        "no",
+        "--disable_tqdm",
+        "true",
+        "--logging_strategy",
+        "no",
+    ]
+    assert main([*words, "--per_device_train_batch_size", "4"]) == 0
+    *_, ended, evaluate, _ = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\S+/out: trained on 8 rows, 2 steps, 1 epoch; loss \d+\.\d{4}", ended)
+    assert evaluate.endswith(f"--source SOURCE --output {tmp_path}/out-results")

@@ -37,7 +37,7 @@ def arguments(output, **options):
 def test_a_card_names_its_parts_and_shows_a_query_of_the_rows(tiny_model_path, folder, tmp_path):
     trained = run(
         TrainArguments(tiny_model_path, str(folder), mixture="synthetic=1"), arguments(tmp_path / "out")
-    )
+    ).folder
     text = (trained / "README.md").read_text()
     assert "on the toy-hardneg dataset" in text
     assert "dataset dataset" not in text
