@@ -112,9 +112,11 @@ def options(inputs, output):
 def test_two_processes(inputs, tmp_path):
     from sentence_transformers import SentenceTransformer
 
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    # What `accelerate launch` starts on GPUs; for CPUs alone it wants MPI.
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    words = [str(ROOT / "recipes" / "train.py"), *options(inputs, tmp_path / "out"), "--use_cpu", "true"]
     done = subprocess.run(
-        [*command, str(ROOT / "recipes" / "train.py"), *options(inputs, tmp_path / "out")],
+        [*command, *words],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
@@ -122,6 +124,11 @@ def test_two_processes(inputs, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    # Of two processes, one says how it ended.
+    *_, ended, evaluate, push = done.stdout.splitlines()
+    assert ended.startswith(f"{tmp_path / 'out'}: trained on 10 rows, 2 steps, 1 epoch; loss ")
+    assert evaluate.startswith("Next: syneg evaluate --model ") and push.startswith(" then: syneg push ")
+    assert [done.stdout.count(line) for line in (ended, evaluate, push)] == [1, 1, 1]
     assert SentenceTransformer(str(tmp_path / "out"), device="cpu").encode("ba be").shape == (32,)
 
 
@@ -219,7 +226,8 @@ def test_the_wheel_has_the_recipes(tmp_path):
 
 @pytest.mark.distributed
 def test_a_launcher_takes_the_package(inputs, tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    command += [str(ROOT / "recipes" / "accelerate_configs" / "cpu.yaml")]
     done = subprocess.run(
         [*command, "-m", "syneg", "train", *options(inputs, tmp_path / "out"), "--mixture", "bm25=1"],
         capture_output=True,
