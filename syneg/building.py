@@ -404,6 +404,33 @@ def build_folder(args: StageArguments, output: FolderArguments) -> dict[str, Any
         return write_folder(parts, output, card, args.triplet_negatives, part_of(args, GatingArguments))
 
 
+def ask_shard(args: StageArguments) -> list[str]:
+    """Asks the LLM for one shard's completions, which the build without ``--shard`` finds in the journal.
+
+    Nothing is mined, unless the strategy starts from mined negatives, and no folder is written.
+
+    Args:
+        args: As for `build_folder`, with `shard` set.
+
+    Returns:
+        Lines on what was asked for.
+
+    Raises:
+        InputError: For a model, library or file that is not to be had. No completion is lost.
+    """
+    assert args.journal is not None
+    lines = []
+    with Journal(args.journal) as journal:
+        for part in build_parts(args, journal):
+            # Up to the writing: all that follows it needs every shard's completions.
+            before = 0 if find_strategy(args.strategy).wants_mined else 1
+            part = dataclasses.replace(part, stages=part.stages[before:2])
+            check_parts([part])
+            part.prepare()
+            lines += part.report()["lines"]
+    return lines
+
+
 def write_folder(
     parts: Sequence[Part],
     output: FolderArguments,

@@ -151,3 +151,38 @@ def test_errors_in_python_speak_of_arguments(beir: Path, tmp_path: Path, call: A
         call(beir, tmp_path / "out")
     assert message.lower() in str(raised.value).lower() and "--" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_shards_of_a_build_ask_side_by_side_and_the_build_without_asks_for_nothing(
+    beir: Path,
+    recordings: Path,  # noqa: F811
+    encoder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A shard mines nothing and writes no folder; the folder is that of a build in one go."""
+    from syneg.mining.stage import Mining
+
+    def build(output: Path, *words: str) -> str:
+        assert main(["build", *options(beir, recordings, encoder, output), *words]) == 0
+        return capsys.readouterr().out
+
+    journal = str(tmp_path / "journal")
+    shards = ["--journal", journal, "--shard"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Mining, "prepare", lambda *_: pytest.fail("a shard mines"))
+        told = [build(tmp_path / "out", *shards, shard) for shard in ("0/2", "1/2")]
+    assert not (tmp_path / "out").exists()
+    for i, text in enumerate(told):
+        assert text.splitlines()[-2].startswith(f"shard {i}/2 is in {journal}")
+        assert text.splitlines()[-1] == f"Next: the same command without --shard, with --journal {journal}"
+    with Journal(journal) as filled:
+        asked = len(filled)
+    assert asked == len(load_source(beir).pairs("train"))
+    build(tmp_path / "out", "--journal", journal)
+    with Journal(journal) as filled:
+        assert len(filled) == asked
+    build(tmp_path / "whole")
+    rows = [load_dataset(str(tmp_path / name), split="train").to_list() for name in ("out", "whole")]
+    assert rows[0] == rows[1]

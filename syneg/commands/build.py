@@ -20,13 +20,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from syneg.building import (
         FolderArguments,
         ShippedConfigParser,
+        ask_shard,
         build_folder,
         data_set_parser,
         estimate_parts,
         stage_arguments,
         with_config_file,
     )
-    from syneg.commands.endings import look_and_train, outcome, told
+    from syneg.commands.endings import look_and_train, outcome, shard_ends, told
 
     parser = data_set_parser(
         FolderArguments,
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(note)
     if args.dry_run:
         print("\n".join(estimate_parts(args, args.journal)))
+        return
+    if args.shard:
+        print("\n".join([*ask_shard(args), *shard_ends(args.shard, args.journal)]))
         return
     reports = build_folder(args, output)
     print("\n".join([*told(reports), outcome(output.output, reports)]))

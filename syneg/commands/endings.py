@@ -38,6 +38,14 @@ def next_steps(*commands: tuple[str, ...], one_of: bool = True) -> list[str]:
     return [f"{'Next:' if i == 0 else further} {line}" for i, line in enumerate(lines)]
 
 
+def shard_ends(shard: str, journal: str | Path) -> list[str]:
+    """Returns how a command ends that has asked for one shard's completions only."""
+    return [
+        f"shard {shard} is in {journal}; once all shards' files are in one journal, run:",
+        f"Next: the same command without --shard, with --journal {shlex.quote(str(journal))}",
+    ]
+
+
 def look_and_train(
     output: str | Path, split: str, model: str | None = None, mixture: str | None = None
 ) -> list[str]:

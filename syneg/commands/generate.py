@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         InputError: Where an argument, the source or the engine cannot be used.
     """
     from syneg.building import FolderArguments, check_parts, generate_parts, new_card, write_folder
-    from syneg.commands.endings import next_steps, outcome, told
+    from syneg.commands.endings import next_steps, outcome, shard_ends, told
     from syneg.hub.folders import check_names, check_output
     from syneg.llm.estimate import estimate
     from syneg.llm.generation import SUMMARY
@@ -71,12 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for part in parts:
                 part.prepare()
                 print("\n".join(part.report()["lines"]))
-            print(
-                f"shard {args.shard} is in {journal.folder}; once all shards' files are in one journal, run:"
-            )
-            print(
-                f"Next: the same command without --shard, with --journal {shlex.quote(str(journal.folder))}"
-            )
+            print("\n".join(shard_ends(args.shard, journal.folder)))
             return
         card = new_card(output, where.source, dataset=given.dataset)
         reports = write_folder(parts, output, card)

@@ -94,6 +94,9 @@ def test_an_llm_that_is_not_to_be_had(encoder: str, monkeypatch: pytest.MonkeyPa
         check_ready(LLMArguments(llm="me/llm"))
     with pytest.raises(InputError, match="no chat template"):
         check_ready(LLMArguments(llm=encoder))
+    # Several copies, of which vLLM would use one.
+    with pytest.raises(InputError, match="gives every request to the first of its copies"):
+        check_ready(LLMArguments(llm="me/llm", engine_options='{"data_parallel_size": 4}'))
     # What only the engine can tell is left to it.
     check_ready(LLMArguments(llm="me/llm", engine_options="load_format=gguf"))
 

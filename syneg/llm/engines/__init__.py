@@ -41,9 +41,10 @@ def check_ready(args: LLMArguments) -> None:
     """
     check_engine(args.engine)
     if args.engine == "vllm":
-        from syneg.llm.engines.vllm_engine import check_vllm
+        from syneg.llm.engines.vllm_engine import check_options, check_vllm
 
         check_vllm()
+        check_options(args.engine_options)  # type: ignore[arg-type]
     elif args.engine == "openai":
         from syneg.llm.engines.openai_server import check_openai
 

@@ -37,6 +37,22 @@ def check_vllm() -> None:
         )
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Checks the options that vLLM would take and not do.
+
+    Raises:
+        InputError: For several copies of the model, of which its engine in this process serves one.
+    """
+    copies = options.get("data_parallel_size", 1)
+    if copies != 1:
+        raise InputError(
+            f"--engine_options data_parallel_size={copies}: vLLM in this process gives every request to the "
+            f"first of its copies. Run `vllm serve ... --data-parallel-size {copies}` and take --engine "
+            f"openai, or start the command {copies} times, each on a GPU of its own, with --shard 0/{copies} "
+            "and so on."
+        )
+
+
 class VllmEngine:
     """Runs an LLM with vLLM in this process.
 
@@ -55,6 +71,7 @@ class VllmEngine:
 
     def __init__(self, llm: str, options: Mapping[str, Any] | None = None, engine: Any | None = None) -> None:
         check_vllm()
+        check_options(options or {})
         self.llm = llm
         self._engine = engine or _start(llm, options or {})
         self._tokenizer = self._engine.get_tokenizer()
