@@ -61,9 +61,11 @@ class TrainArguments:
         default=None,
         metadata={"help": "cls, mean or lasttoken, for a model that does not say; its own where null."},
     )
-    query_prompt: str | None = field(default=None, metadata={"help": "Put before queries; else the model's."})
+    query_prompt: str | None = field(
+        default=None, metadata={"help": "Put before queries, and saved with the model; else the model's."}
+    )
     document_prompt: str | None = field(
-        default=None, metadata={"help": "Put before documents; else the model's."}
+        default=None, metadata={"help": "Put before documents, and saved with the model; else the model's."}
     )
     held_out: str | None = field(
         default=None,
@@ -340,6 +342,9 @@ def load_model(script: TrainArguments) -> Any:
     if script.quantize == "4bit":
         options["model_kwargs"] = {"quantization_config": _four_bit(script)}
     model = load_encoder(script.model, max_length=script.max_length, **options)
+    # As the model's own they are saved with it, so that whoever loads it, an evaluation say, puts them too.
+    prompts = {"query": script.query_prompt, "document": script.document_prompt}
+    model.prompts |= {name: prompt for name, prompt in prompts.items() if prompt is not None}
     if script.pooling:
         _set_pooling(model, script.pooling)
     if script.lora_rank:

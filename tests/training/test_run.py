@@ -129,6 +129,16 @@ def test_error_in_a_worker_is_one_line(tiny_model_path, tmp_path, capfd, workers
     assert "error: column 'positive' of a row holds ''" in capfd.readouterr().err
 
 
+def test_prompts_are_saved_with_the_model(tiny_model_path, rows, tmp_path):
+    """A model that was trained with a prompt is evaluated with it."""
+    what = TrainArguments(tiny_model_path, rows, query_prompt="da de: ", document_prompt="")
+    loaded = SentenceTransformer(str(run(what, arguments(tmp_path)).folder), device="cpu")
+    assert loaded.prompts == {"query": "da de: ", "document": ""}
+    prompted, plain = loaded.encode_query("ba be bi"), loaded.encode_document("da de: ba be bi")
+    assert abs(prompted - plain).max() < 1e-6
+    assert abs(loaded.encode_document("ba be bi") - plain).max() > 1e-4
+
+
 def test_pooling_is_replaced(tiny_model_path):
     model = load_model(TrainArguments(tiny_model_path, "", pooling="cls"))
     assert model[1].pooling_mode == "cls" or model[1].pooling_mode == ("cls",)
