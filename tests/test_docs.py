@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -118,6 +119,52 @@ def test_commands_of_the_site_are_commands(monkeypatch: pytest.MonkeyPatch) -> N
                 assert given <= keys[command], where
                 seen += 1
     assert seen > 30
+
+
+def flags_of(program: str) -> set[str] | None:
+    """Returns the flags that another project's program takes; None where it is not installed."""
+    parser: Any
+    if program == "accelerate launch":
+        from accelerate.commands.launch import launch_command_parser
+
+        parser = launch_command_parser()
+    elif program == "torchrun":
+        from torch.distributed.run import get_args_parser
+
+        parser = get_args_parser()
+    elif program == "vllm serve":
+        if importlib.util.find_spec("vllm") is None:
+            return None
+        from vllm.entrypoints.launchers.cli_args import make_arg_parser
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+        parser = make_arg_parser(FlexibleArgumentParser())
+    else:
+        words = [str(Path(sys.executable).parent / "hf"), *program.split()[1:], "--help"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return set(re.findall(r"--[a-z-]+", done.stdout))
+    return set(parser._option_string_actions)
+
+
+@pytest.mark.parametrize("program", ["accelerate launch", "torchrun", "vllm serve", "hf download"])
+def test_flags_of_other_programs_exist(program: str) -> None:
+    known = flags_of(program)
+    if known is None:
+        pytest.skip(f"{program} is not installed")
+    seen = 0
+    for block in blocks():
+        if block.language != "bash":
+            continue
+        for line in block.code.replace("\\\n", " ").splitlines():
+            _, found, after = line.partition(f"{program} ")
+            if not found:
+                continue
+            # What follows a module or script is its own.
+            words = list(itertools.takewhile(lambda word: word != "-m" and ".py" not in word, after.split()))
+            given = {word.split("=")[0] for word in words if word.startswith("--")}
+            assert given <= known, f"{block.page}: {line}"
+            seen += 1
+    assert seen, f"the site has no {program}"
 
 
 def test_keys_named_in_the_text_exist(monkeypatch: pytest.MonkeyPatch) -> None:
