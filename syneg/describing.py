@@ -21,7 +21,7 @@ from syneg.llm.generation import Completions, Generation
 from syneg.llm.parsing import WRONG_SHAPE, ParseFailure, parse_object, text_field
 from syneg.llm.requests import Completion, Request
 from syneg.sources import Source
-from syneg.sources.source import document_text
+from syneg.sources.source import TEST, document_text
 from syneg.text import cut, neutralise, words
 from syneg.writing.arguments import DEFAULT_ATTRIBUTES
 
@@ -210,6 +210,12 @@ class DescriptionTask:
         return 0
 
 
+_NO_TEST = (
+    "# A share of the queries to cut off, with their documents, as split test (also for `syneg evaluate`).",
+    "# test_share: 0.2",
+)
+
+
 def yaml_text(source: Source, seen: Description, given: Mapping[str, Any]) -> str:
     """Returns a commented configuration of `syneg build` for a source.
 
@@ -249,6 +255,7 @@ def yaml_text(source: Source, seen: Description, given: Mapping[str, Any]) -> st
             if given.get(key) not in (None, "error", 0.0)
             for line in _pair(key, given[key])
         ),
+        *(_NO_TEST if TEST not in source.qrels and source.qrels else ()),
         "",
         "# Mined negatives: documents that bm25 (words) and dense (meaning) rank high and that nobody judged",
         "# relevant. Those that score within 5% of the positive, by the encoder, are left out.",

@@ -64,6 +64,24 @@ def test_a_file_for_a_source_parses_and_builds(
     assert "Next: syneg inspect out/mine\n  or: syneg train" in printed
 
 
+def test_a_file_without_a_test_split_is_told_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [json.dumps({"question": q, "answer": a}, ensure_ascii=False) for q, a in GERMAN]
+    Path("bahn.jsonl").write_text("\n".join(lines))
+    assert main(["init", "bahn.jsonl"]) == 0
+    text = Path("bahn.yaml").read_text()
+    Path("parted.yaml").write_text(text.replace("# test_share: 0.2", "test_share: 0.2"))
+    shares = [
+        data_set_parser().parse(["--config", name])[1].test_share for name in ("bahn.yaml", "parted.yaml")
+    ]
+    assert shares == [0.0, 0.2]
+    # Where there is one, or one is cut off, there is nothing to tell.
+    assert main(["init", "bahn.jsonl", "--test_share", "0.4", "--overwrite", "true"]) == 0
+    assert Path("bahn.yaml").read_text().count("test_share") == 1
+
+
 def test_another_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = [json.dumps({"question": q, "answer": a}, ensure_ascii=False) for q, a in GERMAN]
