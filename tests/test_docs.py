@@ -170,6 +170,8 @@ def test_flags_of_other_programs_exist(program: str) -> None:
 def test_keys_named_in_the_text_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {key for command in COMMANDS for key in parser_of(command, monkeypatch)._option_string_actions}
     known |= {"--mined_per_mine"}  # The example of a typing error.
+    for script in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r"add_argument\(\s*\"(--[a-z_0-9-]+)\"", script.read_text()))
     for page in PAGES:
         text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
         for span in re.findall(r"`([^`\n]+)`", text):
