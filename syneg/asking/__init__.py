@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from syneg.asking.folder import AskFolderArguments
-from syneg.asking.run import Asking, ask_queries
+from syneg.asking.run import Asking, NothingWritten, ask_queries
 
-__all__ = ["AskFolderArguments", "Asking", "ask_queries"]
+__all__ = ["AskFolderArguments", "Asking", "NothingWritten", "ask_queries"]

@@ -6,7 +6,7 @@ gates; what is kept becomes a source that every other command takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ _WITHOUT_EXAMPLES = (
 )
 
 
+class NothingWritten(InputError):
+    """No written query is left: none came, or none passed the gates."""
+
+
 class Asking:
     """Queries for a source's documents: what is drawn, then what is asked, then what is kept.
 
@@ -58,6 +62,8 @@ class Asking:
         journal: The journal.
         seed: Seed of every draw and of the sampling.
         engine: An engine that runs already, and is left running; None starts the one that is named.
+        source: What `where` names, where it is in memory already.
+        closed: Further documents that are not written for, and why.
 
     Raises:
         InputError: For a source, examples or recordings that cannot be used, or no document to write for.
@@ -71,10 +77,12 @@ class Asking:
         journal: Journal,
         seed: int,
         engine: Engine | None = None,
+        source: Source | None = None,
+        closed: Mapping[str, str] | None = None,
     ) -> None:
         self.where, self.args, self.gates, self.seed = where, args, gates, seed
         self._journal, self._engine = journal, engine
-        self.source = source_of(where)
+        self.source = source_of(where) if source is None else source
         if len(self.source.corpus) < 2:
             raise InputError(
                 f"{self.source.name}: one document is no corpus: there is nothing to tell it from. Give at "
@@ -97,6 +105,7 @@ class Asking:
         excluded = dict.fromkeys(self.examples.document_ids, "shown as an example")
         if args.without_test_documents:
             excluded |= dict.fromkeys(relevant, "relevant to a held-out query")
+        excluded |= closed or {}
         self.cut = 0
         if args.positive == "passage":
             self.source, self.cut = cut_corpus(self.source, args.max_positive_tokens)
@@ -143,7 +152,7 @@ class Asking:
                 if "prompt_too_long" in report.failures
                 else ""
             )
-            raise InputError(f"{self.source.name}: no query could be read ({kinds}).{hint}")
+            raise NothingWritten(f"{self.source.name}: no query could be read ({kinds}).{hint}")
         tolls = gate_queries(
             queries,
             self.source,
@@ -155,7 +164,7 @@ class Asking:
         )
         kept = [query for query in queries if query.gate is None]
         if not kept:
-            raise InputError(
+            raise NothingWritten(
                 f"{self.source.name}: no query passed the gates ({'; '.join(tolls.lines())}). Loosen them, "
                 "or name others with --gates; no completion is lost."
             )
