@@ -34,7 +34,8 @@ class Line:
         by_seed: Seed -> the metric that is tested (of zero-shot: None -> it).
         difference: From the baseline; None for the baseline itself.
         corrected_p: Holm's p-value over all arms compared with the baseline; None for the baseline.
-        better_seeds: Seeds that beat the baseline's run with the same seed, and how many there are.
+        better_seeds: Seeds that beat the baseline's run with the same seed, and how many there are; where the
+            baseline is zero-shot, seeds that beat it.
     """
 
     arm: str
@@ -94,6 +95,9 @@ def summarise(comparison: Comparison) -> list[Line]:
 
 def _better_seeds(runs: list[Run], base: list[Run], metric: str) -> tuple[int, int] | None:
     theirs = {run.seed: run.metrics[metric] for run in base}
+    if None in theirs:
+        # The model before training has no seed: it is the same beside each.
+        theirs = {run.seed: theirs[None] for run in runs}
     shared = [run for run in runs if run.seed in theirs]
     if not shared:
         return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from syneg.errors import InputError
+from syneg.evaluation.arguments import ZERO_SHOT
 from syneg.evaluation.significance import Difference, format_interval, format_p
 from syneg.evaluation.summary import Line, query_means, summarise
 
@@ -60,6 +62,25 @@ class Verdict:
             None if self.queries_to_tell is None else math.ceil(self.queries_to_tell * pairs / self.queries)
         )
 
+    def to_dict(self, pairs: int) -> dict[str, Any]:
+        """Returns all for JSON.
+
+        Args:
+            pairs: Pairs of the pilot, those that were trained on and those that were evaluated.
+        """
+        return {
+            "verdict": self.word,
+            "sentence": self.sentence(pairs),
+            "arm": self.arm,
+            "baseline": self.baseline,
+            "metric": self.metric,
+            "difference": self.difference.mean,
+            "interval": [self.difference.low, self.difference.high],
+            "p": self.p_value,
+            "pairs_to_tell": self.pairs_to_tell(pairs),
+            "smallest_difference_told": self.smallest,
+        }
+
     def sentence(self, pairs: int) -> str:
         """Returns the verdict for a person.
 
@@ -94,26 +115,30 @@ class Verdict:
         return f"{better} of {seeds} seed{'s' if seeds > 1 else ''}"
 
 
-def judge(comparison: Comparison, arm: str) -> Verdict:
-    """Says whether an arm pays against the comparison's baseline, on its metric.
+def judge(comparison: Comparison, arm: str, baseline: str | None = None) -> Verdict:
+    """Says whether an arm pays against a baseline, on the comparison's metric.
 
     An arm pays, or costs, where the p-value, corrected for all arms, is below `LEVEL`.
 
     Args:
         comparison: At least the arm and the baseline are finished.
         arm: The arm.
+        baseline: What it is held to, an arm or `ZERO_SHOT`; the comparison's own if None.
 
     Raises:
         InputError: Where either is not finished.
     """
+    if baseline is not None:
+        comparison = replace(comparison, settings={**comparison.settings, "baseline": baseline})
     metric, baseline = comparison.settings["metric"], comparison.settings["baseline"]
+    runs = {ZERO_SHOT: [comparison.zero_shot], **comparison.arms}
     for name in (arm, baseline):
-        if name not in comparison.arms:
+        if name not in runs:
             raise InputError(f"arm {name!r} has no finished run, so nothing can be said of it.")
     lines = {line.arm: line for line in summarise(comparison)}
     line = lines[arm]
     assert line.difference is not None and line.corrected_p is not None
-    ours, theirs = (query_means(comparison.arms[name], metric) for name in (arm, baseline))
+    ours, theirs = (query_means(runs[name], metric) for name in (arm, baseline))
     delta = np.array([ours[query] - theirs[query] for query in sorted(theirs)])
     # The strictest step of the correction, so that none of the others' outcome is presumed.
     reach = _deviations(LEVEL / (len(lines) - 1)) * (float(delta.std(ddof=1)) if len(delta) > 1 else 0.0)
@@ -134,14 +159,22 @@ def judge(comparison: Comparison, arm: str) -> Verdict:
     )
 
 
-def best_arm(comparison: Comparison) -> str:
+def best_arm(comparison: Comparison, never: Collection[str] = ()) -> str:
     """Returns the arm to use: the baseline, unless another is better by more than chance.
 
     Of several that are better the one with the highest mean. So the noise of a small sample recommends
     nobody; the model before training is among those that may be better.
+
+    Args:
+        comparison: The comparison.
+        never: Arms that are not recommended, whatever they came to.
     """
     metric = comparison.settings["metric"]
-    better = [line for line in summarise(comparison) if line.difference is not None and _word(line) == PAYS]
+    better = [
+        line
+        for line in summarise(comparison)
+        if line.arm not in never and line.difference is not None and _word(line) == PAYS
+    ]
     if not better:
         return str(comparison.settings["baseline"])
     return max(better, key=lambda line: line.means[metric]).arm
