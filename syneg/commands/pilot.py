@@ -18,7 +18,8 @@ _BASICS = (
         "strategy",
         "gates",
     ),
-    *("model", "pairs", "documents", "mixture", "training", "seeds", "metric", "max_length"),
+    *("model", "pairs", "documents", "written_documents", "query_recordings", "mixture", "training"),
+    *("seeds", "metric", "max_length"),
     *("dry_run", "tokens_per_second", "seed"),
 )
 """What ``--help`` shows; ``--help all`` shows all."""
@@ -40,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         kind=ShippedConfigParser,
         basics=_BASICS,
         prog="syneg pilot",
-        description="Takes a sample of a source's pairs, has negatives written for half of them, trains and "
-        "evaluates with and without, and says whether they pay, what all would cost and how to do it. Takes "
-        "every key of syneg build. Run it again to go on where it stopped; with --dry_run it says what it "
-        "would cost itself.",
+        description="Takes a sample of a source's pairs, has negatives written for half of them, and queries "
+        "for other documents, trains and evaluates with and without, and says whether they pay, what all "
+        "would cost and how to do it. Takes every key of syneg build. Run it again to go on where it "
+        "stopped; with --dry_run it says what it would cost itself.",
     )
     *data_set, args, encoding = parser.parse(with_config_file(argv))
     stages = stage_arguments(*data_set, seed=args.seed)

@@ -1,8 +1,8 @@
-"""`syneg pilot`: whether written negatives pay on a source, found out on a sample of it.
+"""`syneg pilot`: whether what an LLM writes pays on a source, be it negatives or queries, told by a sample.
 
 It is made of what there is: a sample of the source is parted by document (`sources.cutting`), `build` makes
-rows of one half, `compare` trains the arms on them and evaluates on the other half, `verdict` says what came
-of it, and `estimate` what the whole source would cost.
+rows of one half, `written` has queries written and makes rows of them, `compare` trains the arms on both and
+evaluates on the other half, `verdict` says what came of it, and `estimate` what the whole source would cost.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,10 @@ from syneg.evaluation.arguments import (
 )
 from syneg.evaluation.comparison import Comparison
 from syneg.evaluation.summary import summarise, summary_table, work_notes
-from syneg.evaluation.verdict import Verdict, best_arm, judge
+from syneg.evaluation.verdict import PAYS, Verdict, best_arm, judge
+from syneg.evaluation.written import WRITTEN, WRITTEN_AND_PAIRS, Queries, QueriesPlan, plan_queries
 from syneg.llm.estimate import Estimate
+from syneg.llm.report import RunFigures
 from syneg.mining.arguments import MiningArguments
 from syneg.rows import FEATURES, SYNTHETIC, make_row
 from syneg.sources import Source, SourceArguments, source_of
@@ -47,6 +50,15 @@ RECORD = "pilot.json"
 _RATE = "completion_tokens_per_second"
 _OF_THE_RUN = {"dry_run", "dry_run_prompts", "tokens_per_second", "shard", "journal", "split", "seed"}
 """Options of the stages that the lines for the whole source leave out, or say in a place of their own."""
+_NOT_RECORDED = (
+    "Whether written queries pay is not tried: with --engine recorded that takes recordings of queries, too "
+    "(--query_recordings FILE: doc_id and query a line, or a journal folder)."
+)
+
+_LOOSEN = (
+    f"{AS_WRITTEN} is better than {DENSE} on this sample and yet no advice, since nothing is that passed no "
+    "gate: look at what the gates dropped (rows/, configuration dropped), loosen them, and run it again."
+)
 
 
 @dataclass
@@ -71,6 +83,21 @@ class PilotArguments:
         metadata={
             "help": "Mine from and evaluate on so many documents only, the judged ones and others at random; "
             "the whole corpus where null."
+        },
+    )
+    written_documents: int | None = field(
+        default=None,
+        metadata={
+            "help": "Documents that queries are written for, as syneg ask writes them: drawn by --seed, none "
+            "of the evaluation half; as many as the training half has pairs if null; 0 leaves out the arms "
+            "that train on written queries."
+        },
+    )
+    query_recordings: str | None = field(
+        default=None,
+        metadata={
+            "help": "For the engine 'recorded': the written queries to replay, as syneg ask's --recordings: "
+            "a JSONL of doc_id and query, or a journal folder. --recordings are those of the negatives."
         },
     )
     mixture: str | None = field(
@@ -104,7 +131,7 @@ class PilotArguments:
 
     def __post_init__(self) -> None:
         self.training = parse_mapping(self.training, "training")
-        for name, least in (("pairs", 4), ("documents", 2)):
+        for name, least in (("pairs", 4), ("documents", 2), ("written_documents", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name} is {value}; it must be {least} or more.")
@@ -126,13 +153,15 @@ class Arm:
         stages: What makes its rows.
         folder: What the folder of these rows is called; arms of equal stages share one.
         changes: Keys of `syneg train` in which it differs from the others.
-        writes: Whether it trains on what an LLM wrote.
+        writes: Whether it trains on negatives that an LLM wrote.
+        ask: Options of `syneg ask` for the whole source, where it trains on written queries.
     """
 
     stages: StageArguments
     folder: str
     changes: dict[str, Any]
     writes: bool = False
+    ask: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +176,7 @@ class Pilot:
         cost: What the writing for the whole split costs that is not in the journal yet.
         commands: The lines that do the whole split as the best arm did the sample.
         notes: What a reader must know, as lines.
+        queries: Of written queries; None where none were written.
     """
 
     verdict: Verdict
@@ -156,6 +186,7 @@ class Pilot:
     cost: Estimate
     commands: list[str]
     notes: list[str]
+    queries: Queries | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all for JSON; `interval` and `p` are of the difference from dense, p as corrected."""
@@ -173,21 +204,13 @@ class Pilot:
                 "epochs": [epoch for run in runs if (epoch := best_epoch(run.history)) is not None],
             }
         return {
-            "verdict": verdict.word,
-            "sentence": verdict.sentence(self.pairs),
-            "arm": verdict.arm,
-            "baseline": verdict.baseline,
-            "metric": verdict.metric,
-            "written": settings.get("written"),
-            "difference": verdict.difference.mean,
-            "interval": [verdict.difference.low, verdict.difference.high],
-            "p": verdict.p_value,
+            **verdict.to_dict(self.pairs),
+            "evaluated_on_written": settings.get("written"),
+            "written": None if self.queries is None else self.queries.to_dict(self.pairs),
             "best_arm": self.best_arm,
             "arms": arms,
             "pairs": self.pairs,
             "queries": verdict.queries,
-            "pairs_to_tell": verdict.pairs_to_tell(self.pairs),
-            "smallest_difference_told": verdict.smallest,
             "seeds": settings["seeds"],
             "cost": {key: value for key, value in self.cost.to_dict().items() if key != "example"},
             "commands": self.commands,
@@ -204,15 +227,20 @@ class Pilot:
             use = ["Best arm: zero-shot. Leave the model as it is: trained on dense it is worse."]
         else:
             use = [f"Best arm: {self.best_arm}. The whole source with it:", *self.commands]
+        queries, cost = self.queries, [f"  {line}" for line in self.cost.lines()]
+        if queries is not None:
+            cost = ["  negatives:", *(f"  {line}" for line in cost), "  queries:"]
+            cost += [f"    {line}" for line in queries.cost.lines()]
         return [
             summary_table(self.comparison).rstrip(),
             *self.notes,
             f"Epochs chosen on what was held back, by seed: {', '.join(epochs)}",
             "",
             f"VERDICT: {self.verdict.sentence(self.pairs)}",
+            *([] if queries is None else ["", *queries.lines(self.pairs)]),
             "",
             "Writing for the whole source, beyond what the pilot's journal holds:",
-            *(f"  {line}" for line in self.cost.lines()),
+            *cost,
             "",
             *use,
         ]
@@ -240,34 +268,52 @@ def pilot(args: PilotArguments, stages: StageArguments, encoding: EncodingArgume
         encode_max_length=stages.encode_max_length or encoding.max_length,
     )
     sample = sample_of(source, args, stages.split)
-    arms, training = arms_of(args, stages), training_of(args, encoding)
+    plan = plan_of(args, stages, source, sample, output)
+    arms, training = arms_of(args, stages, plan), training_of(args, encoding)
     comparing = _comparing(args, arms, training)
     write_configurations(comparing, {}, read=False)
     _check(comparing, sample)
+    if plan is not None:
+        plan.check()
     sample.save(output / "source")
     rate = stages.tokens_per_second
     # All from one journal: what is written for one is there for the others.
-    for name, made in {arm.folder: arm.stages for arm in arms.values()}.items():
+    for name, made in {arm.folder: arm.stages for arm in arms.values() if arm.ask is None}.items():
         small = dataclasses.replace(made, **_of_the_sample(output))
         report = build_folder(small, FolderArguments(str(output / name), args.seed, overwrite=True))[TRAIN]
-        rate = rate or _measured(report, output)
+        rate = rate or _measured(RunFigures(**report["generation"]["run"]), output / "rate.json")
         print("\n".join([f"{output / name}:", *report["lines"], ""]), flush=True)
-    arms, notes = _trainable(arms, output, training)
+    written, notes = None, [] if args.written_documents == 0 else [_NOT_RECORDED]
+    if plan is not None:
+        written, notes = plan.write(output, float(training["save_best"]))
+    if written is None:
+        arms = {name: arm for name, arm in arms.items() if arm.ask is None}
+    arms, further_notes = _trainable(arms, output, training)
+    notes += further_notes
     comparing = _comparing(args, arms, training)
     encoding = dataclasses.replace(encoding, eval_bf16=encoding.eval_bf16 or bool(training["bf16"]))
     where = EvaluationSourceArguments(str(output / "source"), split=TEST)
     comparison = compare(comparing, where, encoding)
     whole = dataclasses.replace(stages, tokens_per_second=rate)
     (cost,) = estimates(whole, journal, source).values()
-    best = best_arm(comparison)
+    queries = None
+    if written is not None and plan is not None:
+        asked_rate = stages.tokens_per_second or _measured(written.run, output / "rate-queries.json")
+        with_pairs, alone = judge(comparison, WRITTEN_AND_PAIRS), judge(comparison, WRITTEN, ZERO_SHOT)
+        queries = Queries(with_pairs, alone, written, plan.whole_estimate(asked_rate))
+    # What passed no gate is trained on to see what the gates are worth, and is no advice.
+    best, verdict = best_arm(comparison, never=[AS_WRITTEN]), judge(comparison, HYBRID)
+    if judge(comparison, AS_WRITTEN).word == PAYS != verdict.word:
+        notes.append(_LOOSEN)
     found = Pilot(
-        judge(comparison, HYBRID),
+        verdict,
         best,
         len(sample.pairs(TRAIN)) + len(sample.pairs(TEST)),
         comparison,
         cost,
         commands_of(args, arms[best], training) if best in arms else [],
         [*sample.notes, *notes, *work_notes(comparison)],
+        queries,
     )
     part = output / f"{RECORD}.part"
     part.write_text(json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -282,9 +328,16 @@ def budget(args: PilotArguments, stages: StageArguments) -> list[str]:
         InputError: For a source, or recordings, that cannot be used.
     """
     assert stages.journal is not None
-    sample = sample_of(_source_of(stages), args, stages.split)
+    source = _source_of(stages)
+    sample = sample_of(source, args, stages.split)
     (cost,) = estimates(dataclasses.replace(stages, split=TRAIN), stages.journal, sample).values()
-    return [*sample.notes, *cost.lines()]
+    lines = [*sample.notes, "negatives:", *(f"  {line}" for line in cost.lines())]
+    # The file of examples is of no use beyond the prompts that are rendered.
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_of(args, stages, source, sample, Path(folder))
+        if plan is not None:
+            return [*lines, "queries:", *(f"  {line}" for line in plan.estimate().lines())]
+    return lines if args.written_documents == 0 else [*lines, _NOT_RECORDED]
 
 
 def sample_of(source: Source, args: PilotArguments, split: str) -> Source:
@@ -303,25 +356,58 @@ def sample_of(source: Source, args: PilotArguments, split: str) -> Source:
         ) from None
 
 
-def arms_of(args: PilotArguments, stages: StageArguments) -> dict[str, Arm]:
-    """Returns the arms that are trained, by name; the model before training is evaluated beside them.
+def plan_of(
+    args: PilotArguments, stages: StageArguments, source: Source, sample: Source, folder: Path
+) -> QueriesPlan | None:
+    """Returns how queries are written; None where none are, or where there are no recordings of any.
 
-    All train on rows of the same pairs. Another kind of data is another arm here, with stages of its own.
+    Args:
+        args: For how many documents, and what is replayed.
+        stages: The data set as configured.
+        source: The whole source.
+        sample: The pilot's sample of it.
+        folder: Where the file of the examples shown is written.
+
+    Raises:
+        InputError: For an argument that cannot be used.
+    """
+    if args.written_documents == 0:
+        return None
+    return plan_queries(
+        stages,
+        source,
+        sample,
+        documents=args.written_documents,
+        recordings=args.query_recordings,
+        model=_model(args, stages),
+        folder=folder,
+    )
+
+
+def arms_of(args: PilotArguments, stages: StageArguments, plan: QueriesPlan | None = None) -> dict[str, Arm]:
+    """Returns the arms that are trained, by name; the model before training is evaluated beside them.
 
     Args:
         args: The mixtures.
         stages: The data set as configured.
+        plan: How queries are written; None leaves out the arms that train on them.
     """
     mined = "dense" if "dense" in stages.miners else stages.miners[0]
+    dense = {"mixture": args.dense_mixture or f"{mined}=3"}
     hybrid = {"mixture": args.mixture or f"synthetic=1,{mined}=2"}
     as_written = dataclasses.replace(stages, gates=[])
-    return {
+    arms = {
         IN_BATCH: Arm(stages, "rows", {"mixture": "none"}),
-        DENSE: Arm(stages, "rows", {"mixture": args.dense_mixture or f"{mined}=3"}),
+        DENSE: Arm(stages, "rows", dense),
         HYBRID: Arm(stages, "rows", hybrid, writes=True),
         # What the guard is there to stop is what this arm measures.
         AS_WRITTEN: Arm(as_written, "rows-as-written", {**hybrid, "guard": "off"}, writes=True),
     }
+    if plan is not None:
+        for name in (WRITTEN, WRITTEN_AND_PAIRS):
+            ask = plan.options(with_pairs=name == WRITTEN_AND_PAIRS)
+            arms[name] = Arm(stages, f"rows-{name}", dense, ask=ask)
+    return arms
 
 
 def training_of(args: PilotArguments, encoding: EncodingArguments) -> dict[str, Any]:
@@ -354,18 +440,26 @@ def training_of(args: PilotArguments, encoding: EncodingArguments) -> dict[str, 
 def commands_of(args: PilotArguments, arm: Arm, training: Mapping[str, Any]) -> list[str]:
     """Returns the lines that build the whole split's rows for an arm, and train it on them.
 
-    What needs no LLM is mined alone.
+    What needs no LLM is mined alone; what trains on written queries has them written first.
     """
-    stages, folder = arm.stages, f"{args.output}-dataset"
-    if arm.writes:
+    stages, folder, lines = arm.stages, f"{args.output}-dataset", []
+    train = {"model": _model(args, stages), "dataset": folder, "split": stages.split, **training}
+    if arm.ask is not None:
+        asked = f"{args.output}-asked"
+        ask = {name: word for name, word in arm.ask.items() if name not in _OF_THE_RUN}
+        ask |= {"journal": arm.ask["journal"], "split": stages.split, "seed": str(args.seed), "output": asked}
+        lines.append(_line("syneg ask", ask))
+        options = {"source": asked, **options_of(part_of(stages, MiningArguments))}
+        train["split"] = TRAIN
+    elif arm.writes:
         options = {name: word for name, word in options_of(stages).items() if name not in _OF_THE_RUN}
         options["journal"] = str(stages.journal)
     else:
         options = options_of(part_of(stages, SourceArguments)) | options_of(part_of(stages, MiningArguments))
-    options |= {"split": stages.split, "seed": str(args.seed), "output": folder}
-    train = {"model": _model(args, stages), "dataset": folder, "split": stages.split, **training}
+    options |= {"split": train["split"], "seed": str(args.seed), "output": folder}
     train |= {**arm.changes, "seed": args.seed, "output": f"{args.output}-model"}
     return [
+        *lines,
         _line(f"syneg {'build' if arm.writes else 'mine'}", options),
         _line("accelerate launch -m syneg train", train),
     ]
@@ -481,11 +575,10 @@ def _check(comparing: CompareArguments, sample: Source) -> None:
         raise InputError(f"--pairs, half of which are trained on: {error}") from None
 
 
-def _measured(report: Mapping[str, Any], output: Path) -> float | None:
+def _measured(run: RunFigures, path: Path) -> float | None:
     """Returns the completion tokens a second of the writing, and keeps them for when it is done."""
-    path, run = output / "rate.json", report["generation"]["run"]
-    if run["seconds"] and run["completion_tokens"]:
-        path.write_text(json.dumps({_RATE: run["completion_tokens"] / run["seconds"]}), encoding="utf-8")
+    if run.seconds and run.completion_tokens:
+        path.write_text(json.dumps({_RATE: run.completion_tokens / run.seconds}), encoding="utf-8")
     return float(json.loads(path.read_text(encoding="utf-8"))[_RATE]) if path.is_file() else None
 
 

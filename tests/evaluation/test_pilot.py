@@ -28,6 +28,7 @@ from syneg.evaluation.pilot import (
     training_of,
 )
 from syneg.evaluation.verdict import best_arm, judge
+from syneg.evaluation.written import WRITTEN, WRITTEN_AND_PAIRS
 from syneg.llm.journal import Journal
 from syneg.sources import CORPUS_FEATURES, QUERY_FEATURES, Source, load_source
 from syneg.sources.cutting import sample_pairs
@@ -65,7 +66,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, pair in enumerate(source.pairs("train"))
     ]
     (folder / "recordings.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "queries.jsonl").write_text(written_lines(60))
     return folder
+
+
+def written_lines(documents: int) -> str:
+    """Recordings of a query for each of the first documents, which BM25 finds it again by."""
+    records = [{"doc_id": f"d{i}", "query": f"who would speak of item{i} here"} for i in range(documents)]
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def tiny_words(tiny: Path, output: Path, *more: str) -> list[str]:
@@ -80,7 +88,8 @@ def tiny_words(tiny: Path, output: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def piloted(tiny: Path) -> Path:
-    assert main(tiny_words(tiny, tiny / "out")) == 0
+    words = tiny_words(tiny, tiny / "out", "--query_recordings", str(tiny / "queries.jsonl"))
+    assert main(words) == 0
     return tiny / "out"
 
 
@@ -104,8 +113,17 @@ def test_one_half_is_written_for_and_the_other_evaluated(tiny: Path, piloted: Pa
 def test_the_record_has_every_arm_and_a_verdict(piloted: Path) -> None:
     found = json.loads((piloted / "pilot.json").read_text())
     assert found["verdict"] in ("pays", "costs", "undecided")
-    assert list(found["arms"]) == [ZERO_SHOT, "in-batch", DENSE, HYBRID, "hybrid-as-written"]
+    trained = ["in-batch", DENSE, HYBRID, "hybrid-as-written", WRITTEN, WRITTEN_AND_PAIRS]
+    assert list(found["arms"]) == [ZERO_SHOT, *trained]
     assert found["best_arm"] in found["arms"] and HYBRID in found["sentence"]
+    assert (found["arm"], found["baseline"]) == (HYBRID, DENSE)
+    written = found["written"]
+    assert (written["arm"], written["baseline"]) == (WRITTEN_AND_PAIRS, DENSE)
+    assert (written["alone"]["arm"], written["alone"]["baseline"]) == (WRITTEN, ZERO_SHOT)
+    assert {written["verdict"], written["alone"]["verdict"]} <= {"pays", "costs", "undecided"}
+    assert written["difference"] == found["arms"][WRITTEN_AND_PAIRS]["difference"]
+    alone = found["arms"][WRITTEN]["mean"] - found["arms"][ZERO_SHOT]["mean"]
+    assert written["alone"]["difference"] == pytest.approx(alone, abs=1e-4)
     for name, arm in found["arms"].items():
         assert 0 <= arm["mean"] <= 1
         assert (arm["p"] is None) == (arm["interval"] is None) == (name == DENSE)
@@ -118,17 +136,25 @@ def test_what_is_finished_is_not_done_again_and_a_journal_replays(
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (piloted / "compare").rglob("run.json")}
     record_before = (piloted / "pilot.json").read_bytes()
-    assert main(tiny_words(tiny, piloted)) == 0
+    words = tiny_words(tiny, piloted, "--query_recordings", str(tiny / "queries.jsonl"))
+    assert main(words) == 0
     printed = capsys.readouterr().out
-    assert len(before) == 9 and before == {path: path.stat().st_mtime_ns for path in before}
+    assert "WRITTEN QUERIES, " in printed and "without labels: written " in printed
+    assert len(before) == 13 and before == {path: path.stat().st_mtime_ns for path in before}
     assert (piloted / "pilot.json").read_bytes() == record_before
     assert "0 new" in printed and "VERDICT: " in printed and "| hybrid-as-written |" in printed
     (piloted / "compare/runs/dense/seed-1/run.json").unlink()
-    assert main(tiny_words(tiny, piloted)) == 0
+    assert main(words) == 0
     assert (piloted / "pilot.json").read_bytes() == record_before
+    capsys.readouterr()
     # The journal is a recording of another pilot, of the same sample.
     again = [*tiny_words(tiny, tmp_path / "again"), "--recordings", f"{piloted}-journal"]
     assert main([*again, "--seeds", "0", "--on_miss", "skip"]) == 0
+    # Without recordings of queries, one line says what is left out.
+    printed = capsys.readouterr().out
+    assert "--query_recordings FILE" in printed and "WRITTEN QUERIES" not in printed
+    left_out = json.loads((tmp_path / "again/pilot.json").read_text())
+    assert left_out["written"] is None and WRITTEN not in left_out["arms"]
     rows = [load_dataset(str(folder / "rows"), split="train") for folder in (piloted, tmp_path / "again")]
     assert rows[0]["negatives"][:] == rows[1]["negatives"][:]
 
@@ -169,6 +195,11 @@ def test_a_dry_run_says_what_the_pilot_costs_and_writes_nothing(
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "requests to make for" in printed and "GPU hours" in printed
+    assert "queries:" not in printed and "--query_recordings FILE" in printed
+    assert main([*words, "--query_recordings", str(tiny / "queries.jsonl")]) == 0
+    assert "queries:" in (printed := capsys.readouterr().out) and printed.count("GPU hours") == 2
+    assert main([*words, "--written_documents", "0"]) == 0
+    assert "queries:" not in (printed := capsys.readouterr().out) and "--query_recordings" not in printed
     assert not list(tmp_path.iterdir())
 
 
@@ -191,6 +222,8 @@ def test_gates_that_leave_nothing_written_make_hybrid_dense(
     ("more", "message"),
     [
         (["--pairs", "3"], "--pairs is 3"),
+        (["--written_documents", "-1"], "--written_documents is -1"),
+        (["--query_recordings", "/no/such.jsonl"], "written queries: --recordings /no/such.jsonl: no such"),
         (["--pairs", "4", "--seed", "1"], "--pairs"),
         (["--split", "train,test"], "from one split"),
         (["--split", "tran"], "no split 'tran'"),
@@ -257,6 +290,29 @@ def test_the_verdict_on_scores_of_known_truth(by: float, word: str) -> None:
     needed = verdict.pairs_to_tell(300)
     assert needed is not None and (needed > 300) == (word == "undecided") and f"{needed:,} pairs" in sentence
     assert ("cannot be told" in sentence) == (word == "undecided")
+
+
+def test_of_written_queries_only_what_is_better_is_advised() -> None:
+    base = np.random.default_rng(0).uniform(0.3, 0.7, 150)
+
+    def found(**by: float) -> Comparison:
+        return comparison(
+            dense=drawn(base, 0, 1),
+            hybrid=drawn(base, 0, 2),
+            **{arm.replace("_", "-"): drawn(base, step, 3 + i) for i, (arm, step) in enumerate(by.items())},
+        )
+
+    better = found(written=0.05, written_and_pairs=0.1)
+    assert best_arm(better) == WRITTEN_AND_PAIRS and judge(better, WRITTEN_AND_PAIRS).word == "pays"
+    # Far above the model before training, and yet no better than labels: nobody is told to drop these.
+    alone = found(written=-0.015, written_and_pairs=-0.005)
+    verdict = judge(alone, WRITTEN, ZERO_SHOT)
+    assert (verdict.word, verdict.baseline, verdict.better_seeds) == ("pays", ZERO_SHOT, (2, 2))
+    assert "against zero-shot" in verdict.sentence(300) and "2 of 2 seeds" in verdict.sentence(300)
+    assert judge(alone, WRITTEN).word == "undecided" and best_arm(alone) == DENSE
+    # What passed no gate is never advised, however high it comes out.
+    ungated = found(hybrid_as_written=0.2, written=0.05)
+    assert best_arm(ungated) == AS_WRITTEN and best_arm(ungated, never=[AS_WRITTEN]) == WRITTEN
 
 
 def test_noise_recommends_nobody_and_a_spoilt_model_is_not_used() -> None:
@@ -356,5 +412,5 @@ def test_a_source_where_written_negatives_pay(tmp_path: Path) -> None:
     # The documents are three words long, so that the checks would take one for a copy of the other.
     assert main([*words, "--gates", "", "--mixture", "synthetic=1,random=2"]) == 0
     found = json.loads((tmp_path / "out/pilot.json").read_text())
-    assert found["verdict"] == "pays" and found["best_arm"] in (HYBRID, AS_WRITTEN)
+    assert found["verdict"] == "pays" and found["best_arm"] == HYBRID
     assert found["arms"][HYBRID]["interval"][0] > 0 and found["commands"][0].startswith("syneg build")
