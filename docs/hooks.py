@@ -356,7 +356,7 @@ def messages_page() -> str:
         "words of what you saw.",
     ]
     by_section: dict[str, dict[str, None]] = defaultdict(dict)
-    for module, text in messages("InputError", "unknown"):
+    for module, text in messages("InputError", "NothingWritten", "NonFiniteLoss", "unknown"):
         by_section[section_of(module)][f"`{text.replace('`', chr(39))}`"] = None
     for module, text in messages("logger.warning"):
         shown = re.sub(r"%(\.\d+)?[sdfr]", "…", text)
