@@ -84,22 +84,26 @@ class Echo:
         pass
 
 
-def start_llm(folder: Path) -> tuple[Any, Path]:
+SHAPE = {"hidden_size": 768, "layers": 12, "heads": 12}
+"""Of the Llama; about 100M parameters."""
+
+
+def start_llm(folder: Path, shape: dict[str, int] = SHAPE, **options: Any) -> tuple[Any, Path]:
+    """Starts vLLM with a random Llama of that shape, and returns it and the model's folder."""
     from vllm import LLM
 
     from tests.tiny_llm import make_tiny_llama
 
-    model = make_tiny_llama(folder / "llama", hidden_size=768, layers=12, heads=12)
-    llm = LLM(
-        str(model),
-        enforce_eager=True,
-        max_model_len=4096,
-        max_num_seqs=16,
-        enable_chunked_prefill=False,
-        enable_prefix_caching=True,
-        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-    )
-    return llm, model
+    model = make_tiny_llama(folder / "llama", **shape)
+    settings: dict[str, Any] = {
+        "enforce_eager": True,
+        "max_model_len": 4096,
+        "max_num_seqs": 16,
+        "enable_chunked_prefill": False,
+        "enable_prefix_caching": True,
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+    }
+    return LLM(str(model), **{**settings, **options}), model
 
 
 def bare_chat(llm: Any, requests: list[Request]) -> int:
@@ -143,9 +147,13 @@ def timed(llm: Any, work: Callable[[], Any]) -> tuple[float, float, Any]:
 
 def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Our path (render, queue, parse, journal with fsync) against `LLM.chat`, turn by turn."""
+    return both_paths(*start_llm(folder), options, folder)
+
+
+def both_paths(llm: Any, model: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """See `overhead`; for a vLLM that runs already."""
     from syneg.llm.engines.vllm_engine import VllmEngine
 
-    llm, model = start_llm(folder)
     engine = VllmEngine(str(model), engine=llm.llm_engine)
     pairs = LazyPairs(options.requests or 64)
     args = GenerationArguments(llm=str(model), strategy="fixed", max_tokens=700)
@@ -154,11 +162,13 @@ def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     bare_chat(llm, collector.requests[:8])
     seconds: dict[str, list[float]] = {"bare": [], "ours": []}
     cpu_seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    shares: list[float] = []
     for turn in range(options.turns):
 
         def ours(turn: int = turn) -> int:
             report = negatives_of(pairs, args, folder / f"ours-{turn}", 0, engine=engine, progress=True).run()
             assert report.kept == len(pairs), report.lines()
+            shares.append(report.run.cached_tokens / report.run.prompt_tokens)
             return report.completion_tokens
 
         order = [("bare", lambda: bare_chat(llm, collector.requests)), ("ours", ours)]
@@ -176,6 +186,7 @@ def overhead(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "median_ratio": statistics.median(ratios),
         "ratio_of_medians": medians["ours"] / medians["bare"],
         "ratio_of_minima": min(seconds["ours"]) / min(seconds["bare"]),
+        "cached_shares": shares,
     }
 
 

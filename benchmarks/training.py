@@ -61,29 +61,54 @@ def make_rows(count, lengths, negatives, vocabulary, seed=0):
     ]
 
 
-def load_model(device, precision):
-    import torch
+def load_model(device, precision, path=MODEL):
     from sentence_transformers import SentenceTransformer
 
     from syneg.encoders import encoder_path
 
     # Not by our own loader, which also bounds the caches of kernels: ours does in its trainer.
-    model = SentenceTransformer(encoder_path(MODEL), device=device)
+    model = SentenceTransformer(encoder_path(path), device=device)
     model.max_seq_length = 256
     if device == "cpu" and precision == "bf16":
         model[0].model.set_attn_implementation("eager")  # The faster one here, for all contenders.
+    no_dropout(model)
+    return model, words_of(model)
+
+
+def no_dropout(model):
+    """Sets a model's dropout to 0."""
+    import torch
+
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if hasattr(module, "dropout_prob"):
             module.dropout_prob = 0.0
     model[0].model.config.attention_probs_dropout_prob = 0.0
+
+
+def words_of(model):
+    """Returns words of a model's vocabulary."""
     words = [w for w in model.tokenizer.get_vocab() if w.isalpha() and w.isascii() and len(w) > 2]
-    return model, sorted(words)[:5000]
+    return sorted(words)[:5000]
 
 
 def contender(name, options):
     """Trains `options['steps']` steps and prints what it took as JSON."""
+    print("RESULT " + json.dumps(train(name, options)[0]))
+
+
+def train(name, options, model=None):
+    """Trains `options['steps']` steps.
+
+    Args:
+        name: The contender.
+        options: What `load_model` and `make_rows` take, and `training`, further training arguments.
+        model: A model and its vocabulary, where `load_model` shall not make them.
+
+    Returns:
+        What it took, and the trainer.
+    """
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -91,12 +116,12 @@ def contender(name, options):
     from syneg.encoders import bound_kernel_caches
 
     device = options["device"]
-    model, vocabulary = load_model(device, options["precision"])
+    model, vocabulary = model or load_model(device, options["precision"], options.get("model", MODEL))
     rows = make_rows(
         options["steps"] * options["batch"], options["lengths"], options["negatives"], vocabulary
     )
     dataset = Dataset.from_list(rows)
-    ticks, cpu, losses = [], [], []
+    ticks, cpu, losses, norms = [], [], [], []
 
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -108,8 +133,10 @@ def contender(name, options):
         def on_log(self, args, state, control, logs=None, **kwargs):
             if "loss" in (logs or {}):
                 losses.append(logs["loss"])
+                norms.append(float(logs.get("grad_norm", "nan")))
 
     shared = {
+        "output_dir": "out/benchmark",
         "per_device_train_batch_size": options["batch"],
         "max_steps": options["steps"],
         "learning_rate": 2e-5,
@@ -119,12 +146,16 @@ def contender(name, options):
         "report_to": "none",
         "disable_tqdm": True,
         "bf16": options["precision"] == "bf16",
+        "fp16": options["precision"] == "fp16",
         "use_cpu": device == "cpu",
         "dataloader_num_workers": options.get("workers", 0),
         "dataloader_drop_last": True,
         "seed": 0,
+        **options.get("training", {}),
     }
     before = peak()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     name, _, bounded = name.partition("+")
     if bounded:
         bound_kernel_caches()
@@ -136,10 +167,8 @@ def contender(name, options):
     # The first step warms up.
     steps, busy = ([b - a for a, b in itertools.pairwise(times)] for times in (ticks, cpu))
     memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak() - before
-    print(
-        "RESULT "
-        + json.dumps({"step": median(steps), "cpu": median(busy), "losses": losses, "memory": memory})
-    )
+    figures = {"step": median(steps), "cpu": median(busy), "memory": memory}
+    return {**figures, "losses": losses, "grad_norms": norms}, trainer
 
 
 def peak():
@@ -165,13 +194,10 @@ def ours(model, dataset, shared, name, options, clock):
 
     kind, _, budget = name.partition(":")
     args = ContrastiveArguments(
-        "out/benchmark",
         temperature=0.05,
         false_negative_margin=None,
-        gradient_cache=OURS[kind],
         memory_share=int(budget) * 2**20 / psutil.virtual_memory().available if budget else 0.5,
-        chunk_tokens=options.get("chunk_tokens"),
-        **shared,
+        **{"gradient_cache": OURS[kind], "chunk_tokens": options.get("chunk_tokens"), **shared},
     )
     collator = SyNegCollator(model)
     return InOrder(model=model, args=args, train_dataset=dataset, data_collator=collator, callbacks=[clock])
@@ -197,7 +223,7 @@ def theirs(model, dataset, shared, name, clock):
     def in_order(dataset, batch_size, drop_last, **kwargs):
         return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
-    args = SentenceTransformerTrainingArguments("out/benchmark", batch_sampler=in_order, **shared)
+    args = SentenceTransformerTrainingArguments(batch_sampler=in_order, **shared)
     return SentenceTransformerTrainer(
         model=model, args=args, train_dataset=dataset, loss=loss, callbacks=[clock]
     )
@@ -271,7 +297,7 @@ def main():
     )
     parser.add_argument("what", choices=["speed", "memory", "collator"])
     parser.add_argument("--lengths", choices=list(LENGTHS), default="msmarco")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="bf16")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=4)
     parser.add_argument("--steps", type=int, default=4)

@@ -101,7 +101,7 @@ class TrainArguments:
         default=False, metadata={"help": "Whether to merge the adapters into the saved weights."}
     )
     quantize: Literal["none", "4bit"] = field(
-        default="none", metadata={"help": "4bit: QLoRA, with bitsandbytes on a GPU."}
+        default="none", metadata={"help": "4bit: QLoRA, with bitsandbytes; made for a GPU, slow on a CPU."}
     )
 
 
@@ -384,8 +384,8 @@ def _four_bit(script: TrainArguments) -> Any:
 
     if not script.lora_rank:
         raise InputError("--quantize 4bit needs adapters to train: set --lora_rank, to 16 say.")
-    if importlib.util.find_spec("bitsandbytes") is None or not torch.cuda.is_available():
-        raise InputError("--quantize 4bit needs a CUDA GPU and the package bitsandbytes.")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError("--quantize 4bit needs the package bitsandbytes: pip install 'syneg[qlora]'.")
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )

@@ -186,14 +186,15 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         if not wanted or before is None or before == wanted:
             yield
             return
+        module: Any = self.accelerator.unwrap_model(self.model)[0]
         try:
-            transformer.set_attn_implementation(wanted)
+            _set_attention(module, wanted)
         except (ValueError, ImportError) as error:
             raise InputError(f"--attention {wanted}: {str(error).splitlines()[0]}") from error
         try:
             yield
         finally:
-            transformer.set_attn_implementation(before)
+            _set_attention(module, before)
 
     # Data ---------------------------------------------------------------------------------------------
 
@@ -419,8 +420,10 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
             model,
             plain,
             self._padder,
-            # Between processes sparse gradients are not exchanged everywhere.
-            self.args.device.type == "cpu" and self.accelerator.num_processes == 1,
+            # Between processes sparse gradients are not exchanged everywhere, nor can they be compiled.
+            self.args.device.type == "cpu"
+            and self.accelerator.num_processes == 1
+            and not self.args.torch_compile,
             self.accelerator.autocast,
             self._no_sync(model),
             self.accelerator.backward,
@@ -486,6 +489,15 @@ class ContrastiveTrainer(SentenceTransformerTrainer):
         if "loss" in logs:
             logs = logs | self.report.take(self.accelerator)
         super().log(logs, start_time)
+
+
+def _set_attention(module: Any, implementation: str) -> None:
+    """Sets the attention of a model's transformer."""
+    module.model.set_attn_implementation(implementation)
+    if hasattr(module, "unpad_inputs"):
+        # Whether texts go without padding was decided by the attention that it was loaded with; setting it
+        # decides again. Texts without padding would see each other in any attention but flash attention.
+        module.unpad_inputs = module.unpad_inputs
 
 
 def _names(model: SentenceTransformer | None, dataset: Any) -> tuple[str, str]:
