@@ -32,14 +32,14 @@ from syneg.llm.journal import Journal
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.stage import Mining
 from syneg.planning import (
-    ENCODED_PER_SECOND,
-    TRAINED_PER_SECOND,
+    Reckoning,
     by_llm,
-    by_rate,
     judge_step,
+    lengths,
     problems,
     prompt_lines,
     table,
+    teacher_step,
 )
 from syneg.resources import resource_path
 from syneg.rows import MIRROR, Row, check_rows
@@ -633,6 +633,9 @@ def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
     source = source_of(args)
     lines = [*source.notes]
     stages = build_stages(args, Journal(journal))
+    mining = part_of(args, MiningArguments)
+    reckoning = Reckoning(mining.encoder, mining.mining_device)
+    query_tokens, document_tokens = lengths(source)
     gating = part_of(args, GatingArguments)
     generation = part_of(args, GenerationArguments)
     mines = args.mined_per_miner * len(args.miners)
@@ -640,23 +643,20 @@ def estimate_parts(args: StageArguments, journal: str | Path) -> list[str]:
     for split, found in estimates(args, journal, source).items():
         pairs = source.pairs(split)
         lines += [f"{split} of {source.name}:", *found.lines(), *prompt_lines(found.example)]
-        texts = len(source.corpus) + len(source.queries)
         dense = isinstance(stages[0], Mining) and stages[0].has_encoder
-        steps = [by_rate("mine", texts if dense else 0, "texts to encode", ENCODED_PER_SECOND)]
+        counts = (len(source.queries), len(source.corpus)) if dense else (0, 0)
+        steps = [reckoning.mining(counts[0], query_tokens, counts[1], document_tokens)]
         steps.append(by_llm("generate", f"{len(pairs):,} pairs", found, found.open_requests))
         if "teacher" in gating.wanted and (args.teacher or dense):
             scored = len(pairs) * (args.slots + (mines if args.teacher else 0))
-            is_encoder = not args.teacher or args.teacher_kind == "bi-encoder"
-            steps.append(
-                by_rate("teacher", scored, "negatives to score", ENCODED_PER_SECOND if is_encoder else None)
-            )
+            steps.append(teacher_step(gating, scored, document_tokens, None if args.teacher else reckoning))
         if "judge" in gating.wanted:
             each = judged[args.judge_of]
             work = f"at most {each} documents a pair"
             folder = Path(journal) / "judge"
             step = judge_step(pairs, gating, generation, folder, each * len(pairs), work)
             steps += [step] if step is not None else []
-        steps.append(by_rate("train", len(pairs), "pairs, each epoch", TRAINED_PER_SECOND))
+        steps.append(reckoning.training(len(pairs), query_tokens, document_tokens))
         lines += table(steps, args.gpu_price)
     return [*lines, *problems(stages)]
 

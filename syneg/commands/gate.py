@@ -76,14 +76,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _plan(part: Part, args: GatingArguments, generation: GenerationArguments, journal: Path) -> list[str]:
     """Returns what gating a split would take, as lines."""
-    from syneg.planning import ENCODED_PER_SECOND, by_rate, judge_step, table
+    from syneg.planning import judge_step, table, teacher_step
+    from syneg.text import estimate_tokens
 
-    counts = Counter(one["source"] for draft in part.drafts() for one in draft.row["negatives"])
+    counts: Counter[str] = Counter()
+    tokens = 0
+    for draft in part.drafts():
+        counts.update(one["source"] for one in draft.row["negatives"])
+        tokens += sum(estimate_tokens(one["text"]) for one in draft.row["negatives"])
     every, written = sum(counts.values()), counts[SYNTHETIC]
     steps = []
     if "teacher" in args.wanted and args.teacher:
-        rate = ENCODED_PER_SECOND if args.teacher_kind == "bi-encoder" else None
-        steps.append(by_rate("teacher", every, "negatives to score", rate))
+        steps.append(teacher_step(args, every, tokens / max(every, 1)))
     if "judge" in args.wanted:
         judged = {"all": every, "mined": every - written}.get(args.judge_of, written)
         work = f"at most {judged:,} negatives"

@@ -12,6 +12,7 @@ from syneg.llm.arguments import LLMArguments
 from syneg.llm.engines.vllm_engine import chat_token_ids
 from syneg.llm.generation import SUMMARY, Generation
 from syneg.llm.requests import Request
+from syneg.rates import write_seconds
 from syneg.text import pieces
 
 _REASONING_TOKENS = 150
@@ -136,7 +137,7 @@ def estimate(generation: Generation[Any]) -> Estimate:
         tokens_per_second=rate,
         rate_from=rate_from,
         gpus=gpus,
-        gpu_hours=completion_tokens / rate / 3600 * gpus if rate else None,
+        gpu_hours=write_seconds(1, completion_tokens, rate) / 3600 * gpus if rate else None,
         example=[dict(message) for message in example.messages] if example else [],
         unit=generation.report.unit,
     )

@@ -176,7 +176,7 @@ def test_a_dry_run_tells_the_whole(
     assert cells(printed, "mine")[1] == "72 texts to encode"
     assert cells(printed, "teacher")[1] == "11 negatives to score"
     assert cells(printed, "train")[1] == "11 pairs, each epoch"
-    assert "measured on two CPU cores" in printed and "would stop" not in printed
+    assert "for two CPU cores (measured with" in printed and "would stop" not in printed
     only = dry_run(capsys, *words, "--judge_of", "synthetic", "--teacher", encoder)
     assert cells(only, "judge")[2] == "11" and cells(only, "teacher")[1] == "77 negatives to score"
     assert cells(only, "teacher")[2] == "unknown", "no rate of a cross-encoder was measured"
