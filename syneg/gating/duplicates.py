@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -98,11 +99,17 @@ def _key(text: str) -> int:
 @lru_cache(maxsize=1)  # A text is looked for first, and then remembered.
 def _signature(text: str) -> np.ndarray:
     """Returns the MinHash of the text's word sequences, shape (64,), uint32."""
-    from datasketch import MinHash
-
     words = units(normal_text(text))
     shingles = {" ".join(words[i : i + _WORDS]) for i in range(max(1, len(words) - _WORDS + 1))}
-    hashed = MinHash(num_perm=_PERMUTATIONS)
+    hashed = _empty().copy()
     hashed.update_batch([shingle.encode("utf-8", "surrogatepass") for shingle in sorted(shingles)])
     # Its values are below 2 ** 32.
     return hashed.hashvalues.astype(np.uint32)
+
+
+@lru_cache(maxsize=1)
+def _empty() -> Any:
+    """Returns the MinHash of no text, to be copied: to draw its permutations takes as long as all the rest."""
+    from datasketch import MinHash
+
+    return MinHash(num_perm=_PERMUTATIONS)

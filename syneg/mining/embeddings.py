@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -192,9 +193,16 @@ def open_shards(folder: Path, total: int, normalize: bool) -> Embeddings:
 
 def choose_device(device: str | None) -> str:
     """Returns the device to compute on: the one given, or the first accelerator, or the CPU."""
+    if device:
+        return device
+    import torch
+
+    # Where there is none, sentence-transformers need not be imported: a build without an encoder does without.
+    if not torch.accelerator.is_available() and importlib.util.find_spec("habana_frameworks") is None:
+        return "cpu"
     from sentence_transformers.util import get_device_name
 
-    return device or get_device_name()
+    return get_device_name()
 
 
 def choose_dtype(precision: str, device: str) -> torch.dtype:
