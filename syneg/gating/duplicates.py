@@ -109,7 +109,7 @@ def _signature(text: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _empty() -> Any:
-    """Returns the MinHash of no text, to be copied: to draw its permutations takes as long as all the rest."""
+    """Returns the MinHash of no text, to be copied: drawing its permutations takes its time."""
     from datasketch import MinHash
 
     return MinHash(num_perm=_PERMUTATIONS)

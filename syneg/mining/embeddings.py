@@ -197,7 +197,7 @@ def choose_device(device: str | None) -> str:
         return device
     import torch
 
-    # Where there is none, sentence-transformers need not be imported: a build without an encoder does without.
+    # Where there is none, sentence-transformers need not be imported: that takes time and memory.
     if not torch.accelerator.is_available() and importlib.util.find_spec("habana_frameworks") is None:
         return "cpu"
     from sentence_transformers.util import get_device_name

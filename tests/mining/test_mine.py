@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -243,3 +245,14 @@ def test_queries_without_candidates_are_warned_of(arguments) -> None:
         values = report.to_dict()
         assert ("queries" in values) == ("unanswered" in values["miners"]["bm25"]) == bool(strange)
     assert "4 of 100 queries (4.0%)" in lines[0] and "--bm25_tokenizer" in lines[0]
+
+
+def test_without_an_encoder_sentence_transformers_is_not_imported(beir: Path, tmp_path: Path) -> None:
+    words = ["mine", "--source", str(beir), "--miners", "random", "--output", str(tmp_path / "out")]
+    script = (
+        "import sys; from syneg.cli import main; "
+        f"assert main({words!r}) == 0; assert 'sentence_transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "README.md").is_file()

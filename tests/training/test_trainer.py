@@ -215,6 +215,29 @@ def test_compiled_equals_uncompiled(tiny_model_path, tmp_path):
     assert found[1] == pytest.approx(found[0], abs=1e-3)
 
 
+def test_other_attention_than_flash_has_padding_again(tiny_model, tmp_path):
+    tiny_model[0].can_flatten_inputs = True  # As it is in a model that was loaded with flash attention.
+    trainer = make_trainer(tiny_model, tmp_path, attention="eager", max_steps=1)
+    forward, masks = tiny_model.forward, []
+
+    def watched(features, **options):
+        masks.append(features.get("attention_mask"))
+        return forward(features, **options)
+
+    tiny_model.forward = watched
+    trainer.train()
+    assert masks and all(mask is not None for mask in masks)
+    assert tiny_model[0].model.config._attn_implementation == "sdpa"
+
+
+def test_a_compiled_model_has_no_sparse_table(tiny_model, tmp_path):
+    """Its gradient would be cut out of what is compiled."""
+    for compiled in (False, True):
+        trainer = make_trainer(tiny_model, tmp_path, torch_compile=compiled)
+        table = trainer._embedder(tiny_model).table
+        assert (table is None) == compiled
+
+
 def test_bf16_on_cpu(tiny_model, tmp_path):
     trainer = make_trainer(tiny_model, tmp_path, bf16=True, max_steps=2)
     trainer.train()
