@@ -77,7 +77,7 @@ class Setting:
     llama: tuple[int, int, int] = (2048, 24, 16)
     requests: int = 1024
     turns: int = 2
-    documents: int = 20_000
+    documents: int = 3_000
     overlap: float = 0.97
 
     @property
@@ -545,7 +545,7 @@ def faiss_search(setting: Setting) -> Outcome:
     from syneg.mining.search import search_flat
 
     draw = np.random.default_rng(0)
-    documents = draw.standard_normal((20 * setting.documents, 128), dtype=np.float32)
+    documents = draw.standard_normal((100 * setting.documents, 128), dtype=np.float32)
     queries = documents[: setting.documents // 10] + draw.standard_normal(128, dtype=np.float32) / 4
     expected = search_flat(queries, Embeddings([documents]), 10, 32_768, "cpu")
     begin = time.perf_counter()
