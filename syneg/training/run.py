@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 256
-"""Rows that are looked at for what the mixture leaves out."""
+"""Rows that are looked at for the sources of their negatives."""
 
 
 @dataclass
@@ -227,10 +227,15 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     set_seed(training.seed)
     dataset = load_rows(script)
     found = _sources_of(dataset)
-    mixture = Mixture.parse(
-        script.mixture or _mined_mixture(found), order=script.negative_order, rise=script.synthetic_rise
-    )
-    _tell_what_is_left_out(mixture, found)
+    named = script.mixture or _mined_mixture(found)
+    mixture = Mixture.parse(named, order=script.negative_order, rise=script.synthetic_rise)
+    if script.mixture is None and SYNTHETIC in found and found - {SYNTHETIC}:
+        logger.warning(
+            "the rows have synthetic negatives, which the mixture %s leaves out. Beside mined ones they have "
+            "brought nothing on the sources measured (RESULTS.md); to train on them: --mixture "
+            "synthetic=1,dense=2. Whether they pay on your data says syneg pilot",
+            mixture,
+        )
     measured_on = ""
     if script.save_best:
         dataset, held = hold_back_rows(dataset, script.save_best)
@@ -294,18 +299,6 @@ def _mined_mixture(found: set[str]) -> str:
     others = sorted(found - {SYNTHETIC, MIRROR, ANONYMOUS})
     # Texts without a source stand in for any.
     return f"{next(iter([*mined, *others]), 'dense')}=3"
-
-
-def _tell_what_is_left_out(mixture: Mixture, found: set[str]) -> None:
-    if SYNTHETIC not in found or SYNTHETIC in mixture.sources or mixture.kind == "all":
-        return
-    if mixture.sources and found - {SYNTHETIC}:
-        logger.warning(
-            "the rows have synthetic negatives, which the mixture %s leaves out. Beside mined ones they have "
-            "brought nothing on the sources measured (RESULTS.md); to train on them: --mixture "
-            "synthetic=1,dense=2. Whether they pay on your data says syneg pilot",
-            mixture,
-        )
 
 
 def load_rows(script: TrainArguments) -> Any:

@@ -156,7 +156,11 @@ def test_synthetic_negatives_are_trained_on_where_they_are_named(tiny_model_path
     negatives = [make_negative(text, source) for source, two in texts.items() for text in two]
     both = [make_row(f"q{i}", f"ba {i}", f"d{i}", f"bo {i}", negatives) for i in range(4)]
     Dataset.from_list(both, features=FEATURES).to_parquet(tmp_path / "rows/train-00000-of-00001.parquet")
-    for mixture, drawn in ((None, {"dense": 8}), ("synthetic=1,dense=2", {"dense": 8, "synthetic": 4})):
+    for mixture, drawn in (
+        (None, {"dense": 8}),
+        ("dense=3", {"dense": 8}),
+        ("synthetic=1,dense=2", {"dense": 8, "synthetic": 4}),
+    ):
         caplog.clear()
         given = {} if mixture is None else {"mixture": mixture}
         trainer = make_trainer(
