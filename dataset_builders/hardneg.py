@@ -56,6 +56,7 @@ _IMMATERIAL = {
     "data_dir",
     "data_files",
     "licence",
+    "attribution",
     "languages",
     "source_datasets",
     "journal",

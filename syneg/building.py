@@ -72,6 +72,10 @@ class BuildArguments:
     licence: str | None = field(
         default=None, metadata={"help": "The data set's licence, as the Hub names it (apache-2.0, other)."}
     )
+    attribution: str | None = field(
+        default=None,
+        metadata={"help": "Whose the source's texts are, and under what terms: a sentence on the card."},
+    )
     languages: list[str] = field(
         default_factory=lambda: ["en"], metadata={"help": "ISO 639 codes of its languages."}
     )
@@ -162,7 +166,7 @@ class ShippedConfigParser(ConfigParser):
 
 
 _OF_A_SOURCE = {
-    *("name", "licence", "source_datasets", "languages"),
+    *("name", "licence", "attribution", "source_datasets", "languages"),
     *("attributes", "query_kind", "document_kind", "persona"),
 }
 _REPLAY = {"engine", "recordings", "on_miss"}
@@ -548,6 +552,7 @@ def new_card(
             version=str(args.version),
             source_datasets=args.source_datasets,
             licence=args.licence,
+            attribution=args.attribution,
             languages=args.languages,
         )
     return dataclasses.replace(card, repo_id=output.repo_id, seeds={"seed": output.seed})

@@ -116,6 +116,7 @@ class DatasetCardInfo:
         left_out: What of the source is in no row, a line each, as in "3 documents without text".
         source_datasets: Hub ids of the data sets it derives from, for the YAML.
         licence: Licence identifier of the Hub, as in "apache-2.0" or "other".
+        attribution: Whose the source's texts are, and under what terms.
         languages: ISO 639 codes.
         tags: Further tags.
         command: The command line that makes it again.
@@ -145,6 +146,7 @@ class DatasetCardInfo:
     left_out: list[str] = field(default_factory=list)
     source_datasets: list[str] = field(default_factory=list)
     licence: str | None = None
+    attribution: str | None = None
     languages: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     command: str | None = None
@@ -190,7 +192,7 @@ def _card_data(info: DatasetCardInfo, folder: FolderInfo) -> DatasetCardData:
             "syneg",
             "hard-negatives",
             "sentence-transformers",
-            *(["synthetic"] if info.llm else []),
+            *(["synthetic"] if info.llm or info.strategy else []),
             *info.tags,
         ],
     )
@@ -228,6 +230,7 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
     return {
         "title": info.name,
         "summary": _summary(info),
+        "attribution": info.attribution,
         "sizes": sizes,
         "nothing_dropped": "dropped" in folder.empty and "dropped" not in sizes,
         "num_negatives": sum(name.startswith("negative_") for name in triplet.features) if triplet else 0,
@@ -285,7 +288,7 @@ def _tables(info: DatasetCardInfo, splits: set[str]) -> dict[str, Mapping[str, A
         # Shown as texts: a seed of 0 is a seed, a margin of 0 a margin.
         **{name if "seed" in name else f"{name} seed": str(seed) for name, seed in info.seeds.items()},
     }
-    margins = {name: str(value) for name, value in info.margins.items() if value is not None}
+    margins = {name: _margin(value) for name, value in info.margins.items() if value is not None}
     tables: dict[str, Mapping[str, Any]] = {"Source and models": made, "Margins": margins}
     reports = {
         "Pairs by origin": info.origins,
@@ -303,6 +306,13 @@ def _tables(info: DatasetCardInfo, splits: set[str]) -> dict[str, Mapping[str, A
         else:
             tables[heading] = report_
     return {heading: table for heading, table in tables.items() if not _is_empty(table)}
+
+
+def _margin(value: Any) -> str:
+    """Returns a margin as text: one of each miner as its option is given."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{miner}={share}" for miner, share in value.items())
+    return str(value)
 
 
 def _limits(info: DatasetCardInfo) -> list[str]:

@@ -313,3 +313,15 @@ def test_reports_leave_out_what_is_empty_and_have_no_blank_line():
 )
 def test_size_category(rows, category):
     assert size_category(rows) == category
+
+
+def test_whose_the_texts_are_and_what_was_written_stand_in_the_card(tmp_path):
+    """A replay names no LLM, and its negatives are synthetic all the same."""
+    info = dataclasses.replace(
+        INFO, llm=None, attribution="Texts of *toys*, CC BY 4.0.", margins={"relative_margin": {"bm25": 0.05}}
+    )
+    text = build(tmp_path / "toy", ["a"] * 8, info)
+    assert "Texts of \\*toys\\*, CC BY 4.0." in text.split("<table>")[0]
+    assert "<td>bm25=0.05</td>" in text
+    assert "synthetic" in DatasetCard(text).data.tags
+    assert "synthetic" not in DatasetCard(build(tmp_path / "mined", ["a"], DatasetCardInfo("m"))).data.tags
