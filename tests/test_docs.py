@@ -25,7 +25,8 @@ from syneg.config import ConfigParser
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+# Not the cards of the examples, which are published elsewhere.
+PAGES = sorted(page for page in DOCS.rglob("*.md") if page.parent.parent.name != "examples")
 MARK = re.compile(r"<!-- (runs|needs)(?:: (.+?))? -->")
 
 
