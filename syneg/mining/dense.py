@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from syneg.encoders import check_backend, load_encoder
+from syneg.encoders import load_encoder
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.cache import content_key, document_blocks, joint_key, model_key
@@ -56,7 +56,7 @@ class DenseMiner:
         self.source = source
         self.args = args
         self.processes = processes or Processes()
-        self.device = choose_device("cpu" if args.encode_backend == "openvino" else args.mining_device)
+        self.device = choose_device(args.mining_device)
         self._query_rows = np.unique(query_rows)
         self._corpus_key: str | None = None
         if args.query_embeddings is not None and args.corpus_embeddings is not None:
@@ -127,29 +127,16 @@ class DenseMiner:
         assert np.array_equal(self._query_rows[at], query_rows), "a query that was not announced"
         return at
 
-    @property
-    def _dtype(self) -> Any:
-        return choose_dtype(self.args.encode_precision, self.device)
-
     @cached_property
     def _model(self) -> Any:
-        import torch
-
         args = self.args
-        options: dict[str, Any] = {}
-        if args.encode_backend != "torch":
-            check_backend(args.encode_backend)
-            hint = "bf16" if self._dtype == torch.bfloat16 else "f32"
-            told = {"INFERENCE_PRECISION_HINT": hint}
-            options = {"backend": args.encode_backend, "model_kwargs": {"ov_config": told}}
-        model = load_encoder(args.encoder, max_length=args.encode_max_length, device=self.device, **options)
+        model = load_encoder(args.encoder, max_length=args.encode_max_length, device=self.device)
         if model.similarity_fn_name not in (None, "cosine", "dot"):
             raise InputError(
                 f"model {args.encoder!r}: its similarity is {model.similarity_fn_name}; "
                 "mining needs cosine or dot."
             )
-        # The precision of another backend's model was told as it was loaded.
-        return model.to(self._dtype).eval() if args.encode_backend == "torch" else model
+        return model.to(choose_dtype(args.encode_precision, self.device)).eval()
 
     def _encoded(self, side: str) -> Embeddings:
         """Returns the embeddings of the corpus or of the queries, made now or found in the cache."""
@@ -167,8 +154,7 @@ class DenseMiner:
             # It comes from the Hub now, and has a commit then.
             self._model  # noqa: B018
             identity = model_key(args.encoder) or args.encoder
-        # Embeddings of torch are found under the name that they have always had.
-        dtype = str(self._dtype) if args.encode_backend == "torch" else f"{args.encode_backend} {self._dtype}"
+        dtype = str(choose_dtype(args.encode_precision, self.device))
         layout = SHARD_ROWS
         key = joint_key("embeddings", layout, identity, content, side, prompt, args.encode_max_length, dtype)
         folder = args.cache_folder / "embeddings" / key

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from syneg.encoders import check_backend, check_device, check_model, public_name
+from syneg.encoders import check_device, check_model, public_name
 from syneg.errors import InputError
 from syneg.mining.arguments import MiningArguments
 from syneg.mining.bm25 import Terms
@@ -63,7 +63,6 @@ class Mining(Stage):
         if self.has_encoder:
             check_model(args.encoder)
             check_device(args.mining_device, "mining_device")
-            check_backend(args.encode_backend)
 
     def prepare(self, pairs: SizedPairs) -> None:
         """Mines.

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from syneg.encoders import check_backend
 from syneg.errors import InputError
 from syneg.mining import embeddings
 from syneg.mining.arguments import MiningArguments
@@ -155,28 +154,3 @@ def test_embeddings_that_are_no_numbers_are_refused() -> None:
     bad = Embeddings([np.full((3, 4), np.nan, dtype=np.float32)])
     with pytest.raises(InputError, match="no numbers"):
         bad.take(np.array([0]))
-
-
-def test_openvino_finds_what_torch_finds(encoder: str, tmp_path: Path) -> None:
-    pytest.importorskip("openvino", reason="pip install 'syneg[openvino]'")
-    pytest.importorskip("optimum.intel", reason="pip install 'syneg[openvino]'", exc_type=ImportError)
-    found = [
-        miner(encoder, tmp_path, encode_precision="fp32", encode_backend=backend).search(QUERIES, 10)
-        for backend in ("torch", "openvino")
-    ]
-    np.testing.assert_allclose(found[1].scores, found[0].scores, atol=1e-4)
-
-
-def test_a_backend_that_is_not_there_is_said_before_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'syneg\[openvino\]'"):
-        check_backend("openvino")
-    check_backend("torch")
-
-
-@pytest.mark.parametrize(
-    "options", [{"encode_precision": "fp16"}, {"mining_device": "cuda"}], ids=["precision", "device"]
-)
-def test_openvino_runs_on_a_cpu(options: dict[str, str]) -> None:
-    with pytest.raises(InputError, match="encode_backend openvino"):
-        MiningArguments(encode_backend="openvino", **options)
