@@ -19,7 +19,7 @@ _BASICS = (
         "gates",
     ),
     *("model", "pairs", "documents", "written_documents", "query_recordings", "mixture", "training"),
-    *("seeds", "metric", "max_length"),
+    *("seeds", "max_length"),
     *("dry_run", "tokens_per_second", "seed"),
 )
 """What ``--help`` shows; ``--help all`` shows all."""
