@@ -31,6 +31,7 @@ def test_search_and_score_agree_with_bm25s(tmp_path: Path) -> None:
 
 
 def test_numba_and_numpy_rank_alike(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="numba is not installed; bm25s does without")
     miner = BM25Miner(tiny_source(), MiningArguments(mining_cache=str(tmp_path)))
     plain = miner.search(np.arange(12), 10)
     miner._choose_backend = lambda: setattr(miner._index, "backend", "numba") or 1  # type: ignore[method-assign]
