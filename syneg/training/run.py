@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Sized
@@ -290,8 +291,12 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
 def _sources_of(rows: Any) -> set[str]:
     from syneg.training.columns import read_row
 
-    first = itertools.islice(rows, _LOOKED_AT)
-    return {candidate.source for row in first for candidate in read_row(row).candidates}
+    found: set[str] = set()
+    for row in itertools.islice(rows, _LOOKED_AT):
+        # What cannot be read is said with its place where all rows are checked.
+        with contextlib.suppress(InputError):
+            found |= {candidate.source for candidate in read_row(row).candidates}
+    return found
 
 
 def _mined_mixture(found: set[str]) -> str:
