@@ -21,6 +21,8 @@ PAYS, COSTS, UNDECIDED = "pays", "costs", "undecided"
 
 LEVEL = 0.05
 """Below this a corrected p-value decides."""
+FEWEST_SEEDS = 2
+"""Below this nothing is decided: one training more may turn a difference round."""
 POWER = 0.8
 """How often a difference of its true size is to be told, where it is said how many pairs that takes."""
 
@@ -95,6 +97,11 @@ class Verdict:
                 f"{self.arm} cannot be told from {self.baseline}: {found.mean:+.4f} {metric} {sure} on "
                 f"{self.queries:,} queries"
             )
+            if self.p_value < LEVEL:
+                return (
+                    f"{told}; its queries would tell it, and its seeds do not (at least {FEWEST_SEEDS} must "
+                    "be trained, and agree): give more --seeds."
+                )
             if to_tell is None:
                 return f"{told}; there is no difference, so no number of pairs would tell one."
             return (
@@ -118,7 +125,8 @@ class Verdict:
 def judge(comparison: Comparison, arm: str, baseline: str | None = None) -> Verdict:
     """Says whether an arm pays against a baseline, on the comparison's metric.
 
-    An arm pays, or costs, where the p-value, corrected for all arms, is below `LEVEL`.
+    An arm pays, or costs, where the p-value, corrected for all arms, is below `LEVEL`, and where at least
+    `FEWEST_SEEDS` seeds were trained that all say the same.
 
     Args:
         comparison: At least the arm and the baseline are finished.
@@ -182,9 +190,20 @@ def best_arm(comparison: Comparison, never: Collection[str] = ()) -> str:
 
 def _word(line: Line) -> str:
     assert line.difference is not None and line.corrected_p is not None
-    if line.corrected_p >= LEVEL:
+    if line.corrected_p >= LEVEL or not _seeds_agree(line.difference, line.better_seeds):
         return UNDECIDED
     return PAYS if line.difference.mean > 0 else COSTS
+
+
+def _seeds_agree(difference: Difference, better_seeds: tuple[int, int] | None) -> bool:
+    """Whether training's own chance is looked at, and does not speak against the difference.
+
+    The test is over queries: it says nothing of what another seed would have trained.
+    """
+    if better_seeds is None:
+        return True
+    better, seeds = better_seeds
+    return seeds >= FEWEST_SEEDS and better == (seeds if difference.mean > 0 else 0)
 
 
 def _deviations(level: float) -> float:

@@ -292,6 +292,22 @@ def test_the_verdict_on_scores_of_known_truth(by: float, word: str) -> None:
     assert ("cannot be told" in sentence) == (word == "undecided")
 
 
+def test_one_seed_and_seeds_that_differ_decide_nothing() -> None:
+    base = np.random.default_rng(0).uniform(0.3, 0.7, 150)
+    dense, hybrid = drawn(base, 0, 1), drawn(base, 0.1, 2)
+    both = comparison(dense=dense, hybrid=hybrid)
+    assert judge(both, HYBRID).word == "pays" and best_arm(both) == HYBRID
+    one = comparison(dense=dense[:1], hybrid=hybrid[:1])
+    # Far above in one seed, a little below in the other.
+    apart = comparison(
+        dense=[*dense[:1], dense[0]], hybrid=[*drawn(base, 0.3, 2)[:1], *drawn(base, -0.02, 3)[:1]]
+    )
+    for found in (one, apart):
+        verdict = judge(found, HYBRID)
+        assert verdict.p_value < 0.05 and verdict.word == "undecided" and best_arm(found) == DENSE
+        assert "give more --seeds" in verdict.sentence(300) and "its seeds do not" in verdict.sentence(300)
+
+
 def test_of_written_queries_only_what_is_better_is_advised() -> None:
     base = np.random.default_rng(0).uniform(0.3, 0.7, 150)
 
@@ -330,7 +346,7 @@ def test_the_number_of_pairs_is_one_that_tells() -> None:
     def world(queries: int) -> Comparison:
         base = rng.uniform(0.3, 0.6, queries)
         other = base + 0.02 + rng.normal(0, 0.1, queries)
-        return comparison(dense=[base.tolist()], hybrid=[other.clip(0, 1).tolist()])
+        return comparison(dense=[base.tolist()] * 2, hybrid=[other.clip(0, 1).tolist()] * 2)
 
     needed = judge(world(4000), HYBRID).queries_to_tell
     assert needed is not None
