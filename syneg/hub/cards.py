@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from syneg.hub.reading import FolderInfo
 from syneg.mining.report import RULES
-from syneg.rows import interleave_sources
+from syneg.rows import SYNTHETIC, interleave_sources
 from syneg.text import visible
 
 CITATION = """@article{syneg2024,
@@ -238,6 +238,7 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
         "revision": code(f"v{info.version}") if info.version and info.repo_id else None,
         "first_split": next(iter(folder.configs.get("default", {"train": None}))),
         "mixture": _mixture(sources),
+        "written_beside": {SYNTHETIC, "dense"} <= sources,
         "tables": _tables(info, {*folder.configs.get("default", {}), *folder.empty.get("default", [])}),
         "command": info.command,
         "left_out": info.left_out,
@@ -267,12 +268,10 @@ def _summary(info: DatasetCardInfo) -> str:
 
 
 def _mixture(sources: set[str]) -> Markup:
-    """Returns a mixture over sources that the data set has; the paper's is 1 synthetic + 2 mined."""
-    mined = sorted(source for source in sources - {"synthetic"} if source.isidentifier())
-    parts = ['"synthetic": 1'] if "synthetic" in sources else []
+    """Returns a mixture over sources that the data set has: three mined, or what is written where none is."""
+    mined = sorted(source for source in sources - {SYNTHETIC} if source.isidentifier())
     chosen = "dense" if "dense" in mined else next(iter(mined), None)
-    parts += [f'"{chosen}": 2'] if chosen else []
-    return Markup("{" + ", ".join(parts) + "}")
+    return Markup(f'{{"{chosen}": 3}}' if chosen else f'{{"{SYNTHETIC}": 1}}')
 
 
 def _tables(info: DatasetCardInfo, splits: set[str]) -> dict[str, Mapping[str, Any]]:
