@@ -229,6 +229,12 @@ def test_what_was_measured_on_the_way_is_drawn_over_the_epochs():
             ]
     *_, last = training_plots(comparison, {"dense": 0, "hybrid": 1})
     assert last.title == "nDCG@10 on held-out queries" and last.meaning.endswith("by epoch.")
+    # What was measured on the way is drawn whoever wrote the queries of the evaluation.
+    written = dataclasses.replace(comparison, settings={**comparison.settings, "written": "written"})
+    assert written.heading == "nDCG@10 (written)"
+    assert training_plots(written, {"dense": 0, "hybrid": 1}) == training_plots(
+        comparison, {"dense": 0, "hybrid": 1}
+    )
     (curve,) = last.curves
     points = [tuple(map(float, point.split(","))) for point in curve.points.split()]
     assert points == [(last.x(e), last.y(0.5 + e / 10)) for e in (1, 2, 3)]

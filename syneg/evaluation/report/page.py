@@ -207,7 +207,8 @@ def training_plots(comparison: Comparison, colours: Mapping[str, int]) -> list[P
     ]
     meaning = "Over a batch's instances, by the query. By step."
     wanted.append((GRADIENT_VARIANCE, "step", "Variance of the gradient", meaning))
-    metric = comparison.heading
+    # As the trainer calls it, whoever wrote the queries that the arms are evaluated on.
+    metric = METRICS[comparison.settings["metric"]]
     for key in evaluated_keys(comparison):
         if key.endswith(metric.lower()):
             title = f"{metric} on held-out queries"
