@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -179,12 +178,6 @@ def _cell(line: Line) -> str:
     return f"{mean} ({line.difference.mean * 100:+.1f}, p {format_p(line.corrected_p)})"
 
 
-def tables_of(text: str) -> Iterator[tuple[str, str]]:
-    """Yields the name of each table that a page asks for, and the table."""
-    for match in _TABLE.finditer(text):
-        yield match[2], made(match[2])
-
-
 def made(name: str) -> str:
     """Returns what stands under a name.
 
@@ -260,16 +253,17 @@ def main() -> int:
     elif args.command == "figure":
         figure(args.output)
     else:
-        stale = [
-            path
-            for path in pages()
-            if renewed(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")
-        ]
-        for path in stale:
+        stale = False
+        for path in pages():
+            text = path.read_text(encoding="utf-8")
+            current = renewed(text)
+            if current == text:
+                continue
+            stale = True
             if not args.check:
-                path.write_text(renewed(path.read_text(encoding="utf-8")), encoding="utf-8")
+                path.write_text(current, encoding="utf-8")
             print(f"{path.relative_to(ROOT)}: {'is not current' if args.check else 'written'}")
-        return int(args.check and bool(stale))
+        return int(args.check and stale)
     return 0
 
 

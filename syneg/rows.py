@@ -7,7 +7,7 @@ Parquet and on the Hub.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from datasets import Dataset, Features, List, Value
@@ -19,6 +19,9 @@ SYNTHETIC = "synthetic"
 
 MIRROR = "mirror"
 """The `origin` of a mirrored row, and the `source` of its negative, the first row's positive."""
+
+WRITTEN_ORIGIN = "written"
+"""The `origin` of a row whose query an LLM wrote."""
 
 _STRING = Value("string")
 NEGATIVE_FEATURES: dict[str, Value] = {
@@ -92,6 +95,17 @@ class Dropped(TypedDict):
     negative: Negative
     gate: str
     reason: str
+
+
+def mined_source(sources: Collection[str]) -> str | None:
+    """Returns whose negatives to train on, of the sources that there are; None where none is a miner's."""
+    known = [source for source in ("dense", "bm25", "random") if source in sources]
+    return next(iter([*known, *sorted({*sources} - {SYNTHETIC, MIRROR})]), None)
+
+
+def written_kind(written: int, queries: int) -> str | None:
+    """Returns "written" where an LLM wrote all of so many queries, "partly written" for some, else None."""
+    return None if not written else "written" if written == queries else "partly written"
 
 
 def make_negative(text: str, source: str, **fields: Any) -> Negative:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from syneg.config import ConfigParser
 from syneg.mining.arguments import MiningArguments
+from syneg.rows import mined_source
 from syneg.sources import SourceArguments
 
 _BASICS = ("source", "split", "miners", "encoder", "mined_per_miner", "relative_margin", "seed", "overwrite")
@@ -39,8 +40,8 @@ def main(argv: Sequence[str] | None = None, says_next: bool = True) -> None:
     if not says_next:
         return
     # What was mined is what training gains by, so it comes before what an LLM may add.
-    known = [name for name in ("dense", "bm25", "random") if name in args.miners]
-    mixture = f"{known[0]}=3" if known else "all"
+    mined = mined_source([name for name in args.miners if name.isidentifier()])
+    mixture = "all" if mined is None else f"{mined}=3"
     print("\n".join(look_and_train(output.output, where.split, args.encoder, mixture)))
     named = ("--split", where.split) if where.split != "train" else ()
     written = ("--output", f"{Path(output.output)}-written")

@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from syneg.hub.reading import FolderInfo
 from syneg.mining.report import RULES
-from syneg.rows import SYNTHETIC, interleave_sources
+from syneg.rows import SYNTHETIC, WRITTEN_ORIGIN, interleave_sources, mined_source, written_kind
 from syneg.text import visible
 
 CITATION = """@article{syneg2024,
@@ -253,9 +253,8 @@ def _context(info: DatasetCardInfo, folder: FolderInfo) -> dict[str, Any]:
 def _kind(info: DatasetCardInfo, split: str) -> str:
     """Returns what stands behind a split's name where an LLM wrote its queries, or some of them."""
     origins = info.origins.get(split, {})
-    if "written" not in origins:
-        return ""
-    return " (written)" if len(origins) == 1 else " (partly written)"
+    kind = written_kind(origins.get(WRITTEN_ORIGIN, 0), sum(origins.values()))
+    return f" ({kind})" if kind else ""
 
 
 def _summary(info: DatasetCardInfo) -> str:
@@ -269,8 +268,7 @@ def _summary(info: DatasetCardInfo) -> str:
 
 def _mixture(sources: set[str]) -> Markup:
     """Returns a mixture over sources that the data set has: three mined, or what is written where none is."""
-    mined = sorted(source for source in sources - {SYNTHETIC} if source.isidentifier())
-    chosen = "dense" if "dense" in mined else next(iter(mined), None)
+    chosen = mined_source({source for source in sources if source.isidentifier()})
     return Markup(f'{{"{chosen}": 3}}' if chosen else f'{{"{SYNTHETIC}": 1}}')
 
 

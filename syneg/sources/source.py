@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, Value
 
 from syneg.errors import InputError, nearest
+from syneg.rows import WRITTEN_ORIGIN, written_kind
 
 CORPUS_FEATURES = Features({name: Value("string") for name in ("id", "title", "text")})
 QUERY_FEATURES = Features({name: Value("string") for name in ("id", "text")})
@@ -159,13 +160,13 @@ class Source:
 
     def origin_of(self, query_id: str) -> str:
         """Returns what a query's pairs come from: "source", or "written" where an LLM wrote the query."""
-        return "written" if query_id in self.written else "source"
+        return WRITTEN_ORIGIN if query_id in self.written else "source"
 
     def written_of(self, split: str) -> str | None:
         """Returns "written" where an LLM wrote a split's queries, "partly written" for some, else None."""
         queries = self.judgements(split)
         count = sum(query in self.written for query in queries) if self.written else 0
-        return None if not count else "written" if count == len(queries) else "partly written"
+        return written_kind(count, len(queries))
 
     def judgements(self, split: str) -> Qrels:
         """Returns the qrels of a split.

@@ -220,6 +220,11 @@ class ContrastiveArguments(SentenceTransformerTrainingArguments):
         metadata={"help": "Whether to log the variance of the queries' gradients over the instances."},
     )
 
+    @property
+    def distillation_temperature(self) -> float:
+        """What divides the similarities in the distillation loss."""
+        return self.temperature if self.student_temperature is None else self.student_temperature
+
     def __post_init__(self) -> None:
         for known in fields(self):
             default = known.default if known.default_factory is MISSING else known.default_factory()

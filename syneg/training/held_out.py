@@ -17,7 +17,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from syneg.errors import InputError
 from syneg.evaluation.metrics import METRICS
-from syneg.rows import MIRROR, SYNTHETIC
+from syneg.rows import MIRROR, SYNTHETIC, WRITTEN_ORIGIN, written_kind
 from syneg.sources import Source, load_source
 from syneg.sources.cutting import held_back, joined_names
 from syneg.text import text_keys
@@ -226,11 +226,11 @@ def choose_metric(args: ContrastiveArguments, evaluator: Any, name: str = NAME) 
         args.greater_is_better = True
 
 
-def written_kind(rows: Dataset) -> str:
-    """Returns " (written)" where an LLM wrote the queries of rows, " (partly written)" for some, else ""."""
+def held_back_name(rows: Dataset) -> str:
+    """Returns what rows that are held back are called, with "(written)" where an LLM wrote the queries."""
     origins = rows["origin"][:] if "origin" in rows.column_names else []
-    count = sum(origin == "written" for origin in origins)
-    return "" if not count else " (written)" if count == len(origins) else " (partly written)"
+    kind = written_kind(origins.count(WRITTEN_ORIGIN), len(origins))
+    return f"queries held back ({kind})" if kind else "queries held back"
 
 
 def figures(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:

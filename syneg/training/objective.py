@@ -254,8 +254,7 @@ class ContrastiveObjective(nn.Module):
         return losses.info_nce(own.unsqueeze(1), none, self.args.temperature, scores, mask)
 
     def _distilled(self, own: Tensor, listed: Tensor, teacher: Tensor) -> Tensor:
-        args = self.args
-        temperature = args.temperature if args.student_temperature is None else args.student_temperature
+        args, temperature = self.args, self.args.distillation_temperature
         if args.distillation == "kl":
             return losses.kl_distillation(own, listed, teacher, temperature, args.teacher_temperature)
         return losses.margin_mse(own, listed, teacher, temperature)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from syneg.errors import InputError
 from syneg.evaluation.metrics import worse_line
-from syneg.rows import MIRROR, SYNTHETIC
+from syneg.rows import SYNTHETIC, mined_source
 from syneg.training.mixing import ANONYMOUS, Mixture
 
 if TYPE_CHECKING:
@@ -213,10 +213,10 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
         HELD_BACK,
         choose_metric,
         held_back_evaluator,
+        held_back_name,
         hold_back_rows,
         keep_best,
         retrieval_evaluator,
-        written_kind,
     )
     from syneg.training.trainer import ContrastiveTrainer
 
@@ -227,20 +227,13 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     # Before the model is loaded: new adapters start from random numbers.
     set_seed(training.seed)
     dataset = load_rows(script)
-    found = _sources_of(dataset)
-    named = script.mixture or _mined_mixture(found)
-    mixture = Mixture.parse(named, order=script.negative_order, rise=script.synthetic_rise)
-    if script.mixture is None and SYNTHETIC in found and found - {SYNTHETIC}:
-        logger.warning(
-            "the rows have synthetic negatives, which the mixture %s leaves out. Beside mined ones they have "
-            "brought nothing on the sources measured (RESULTS.md); to train on them: --mixture "
-            "synthetic=1,dense=2. Whether they pay on your data says syneg pilot",
-            mixture,
-        )
+    mixture = Mixture.parse(
+        script.mixture or _mined_mixture(dataset), order=script.negative_order, rise=script.synthetic_rise
+    )
     measured_on = ""
     if script.save_best:
         dataset, held = hold_back_rows(dataset, script.save_best)
-        measured_on = f"queries held back{written_kind(held)}"
+        measured_on = held_back_name(held)
     model = load_model(script)
     collator = SyNegCollator(
         model,
@@ -288,7 +281,8 @@ def make_trainer(script: TrainArguments, training: ContrastiveArguments, **kwarg
     return trainer
 
 
-def _sources_of(rows: Any) -> set[str]:
+def _mined_mixture(rows: Any) -> str:
+    """Returns three negatives of a miner that the first rows have; warns where it leaves written ones out."""
     from syneg.training.columns import read_row
 
     found: set[str] = set()
@@ -296,14 +290,16 @@ def _sources_of(rows: Any) -> set[str]:
         # What cannot be read is said with its place where all rows are checked.
         with contextlib.suppress(InputError):
             found |= {candidate.source for candidate in read_row(row).candidates}
-    return found
-
-
-def _mined_mixture(found: set[str]) -> str:
-    mined = [source for source in ("dense", "bm25", "random") if source in found]
-    others = sorted(found - {SYNTHETIC, MIRROR, ANONYMOUS})
     # Texts without a source stand in for any.
-    return f"{next(iter([*mined, *others]), 'dense')}=3"
+    mixture = f"{mined_source(found - {ANONYMOUS}) or 'dense'}=3"
+    if SYNTHETIC in found and found - {SYNTHETIC}:
+        logger.warning(
+            "the rows have synthetic negatives, which the mixture %s leaves out. Beside mined ones they have "
+            "brought nothing on the sources measured (RESULTS.md); to train on them: --mixture "
+            "synthetic=1,dense=2. Whether they pay on your data says syneg pilot",
+            mixture,
+        )
+    return mixture
 
 
 def load_rows(script: TrainArguments) -> Any:

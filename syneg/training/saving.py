@@ -154,10 +154,10 @@ def _distilled(args: ContrastiveArguments) -> str | None:
     """Returns what a card says of the distillation; None where there was none."""
     if args.distillation == "none":
         return None
-    student = args.temperature if args.student_temperature is None else args.student_temperature
     scale = " (scores from 0 to 1)" if args.teacher_scale == "unit" else ""
     teacher = f", teacher at {args.teacher_temperature:g}{scale}" if args.distillation == "kl" else scale
-    return f"{args.distillation}, student at {student:g}{teacher}, weight {args.distillation_weight:g}"
+    student = f"student at {args.distillation_temperature:g}"
+    return f"{args.distillation}, {student}{teacher}, weight {args.distillation_weight:g}"
 
 
 def describe(report: TrainingReport, args: ContrastiveArguments) -> str:
